@@ -1,0 +1,77 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup check format generate test test-full demo demo-fast bench-overhead system-packages wheel clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+
+# A plain index answers torch==2.13.0 with the CUDA build; the CPU build is a version of its own.
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+help:  ## list what there is to make
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
+
+setup: $(VENV)/.installed  ## create .venv with vLLM (CPU), the plugin and the tools; quick when nothing changed
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	@echo "setup 1/4: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.$(TORCH): | $(BIN)/pip
+	@echo "setup 2/4: $(TORCH)"
+	@$(INSTALL) "$(TORCH)" 2>/dev/null || $(INSTALL) --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@touch $@
+
+$(VENV)/.locked: requirements/cpu.txt | $(VENV)/.$(TORCH)
+	@echo "setup 3/4: requirements/cpu.txt"
+	@$(INSTALL) -r requirements/cpu.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml packaging/vllm-cpu/pyproject.toml
+	@echo "setup 4/4: sarathi-plugin (editable)"
+	@$(INSTALL) --no-build-isolation ./packaging/vllm-cpu -e .
+	@touch $@
+
+check: setup  ## formatting, lint, types, import directions, generated files
+	@echo "ruff format"; $(BIN)/ruff format --check --quiet || { echo "run: make format"; exit 1; }
+	@echo "ruff check"; $(BIN)/ruff check --quiet
+	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "lint-imports"; $(BIN)/lint-imports --no-logo 2>&1
+	@echo "generated files"; $(BIN)/python scripts/generated.py --check
+
+format: setup  ## format the code and apply safe fixes
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --fix
+
+generate: setup  ## rewrite what is generated (the list: scripts/generated.py)
+	@$(BIN)/python scripts/generated.py
+
+test: setup  ## all tests but the slow ones (more arguments for pytest: make test ARGS="-k name")
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-full: setup  ## the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: none match
+
+demo: setup  ## stock vLLM and sarathi side by side, on a real model
+	$(BIN)/sarathi demo --out out/demo $(ARGS)
+
+demo-fast: setup  ## the same on a tiny model with random weights
+	$(BIN)/sarathi demo --fast --out out/demo-fast $(ARGS)
+
+bench-overhead: setup  ## what the plugin adds to the time of a scheduling step
+	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+system-packages:  ## install Prometheus, Chromium and its driver for the tests that use them
+	@bash scripts/system-packages.sh
+
+wheel: setup  ## build dist/*.whl
+	@$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## remove what was built or cached, but not .venv
+	@rm -rf dist build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	@find src tests scripts benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

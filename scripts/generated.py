@@ -1,0 +1,70 @@
+"""Rewrite what is generated from the code; with ``--check``, only say what is out of date.
+
+Two kinds: whole files, listed below with the module whose output they are; and blocks in Markdown files between
+
+    <!-- generated: sarathi_plugin.some.module -->
+    <!-- end of generated -->
+
+which hold the output of ``python -m sarathi_plugin.some.module``.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WHOLE_FILES: dict[str, str] = {}
+"""Path from the root -> module."""
+
+BLOCK = re.compile(
+    r"(?P<start><!-- generated: (?P<module>sarathi_plugin[\w.]*) -->\n).*?(?P<end><!-- end of generated -->)",
+    re.DOTALL,
+)
+
+
+@cache
+def output_of(module: str) -> str:
+    """What ``python -m module`` prints."""
+    argv = [sys.executable, "-m", module]
+    return subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def with_blocks(text: str) -> str:
+    """A Markdown text with its generated blocks made anew."""
+    return BLOCK.sub(
+        lambda match: f"{match['start']}\n{output_of(match['module']).strip()}\n\n{match['end']}", text
+    )
+
+
+def wanted() -> dict[Path, str]:
+    """Every file that is generated, or has a part that is, with the content it should have."""
+    files = {ROOT / path: output_of(module) for path, module in WHOLE_FILES.items()}
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        text = path.read_text(encoding="utf-8")
+        if BLOCK.search(text):
+            files[path] = with_blocks(text)
+    return files
+
+
+def main() -> int:
+    """Write or check; the number of files found out of date while checking, at most 1."""
+    check = "--check" in sys.argv[1:]
+    stale = [
+        (path, text)
+        for path, text in wanted().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    for path, text in stale:
+        print(f"{path.relative_to(ROOT)}: {'out of date, run: make generate' if check else 'written'}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
