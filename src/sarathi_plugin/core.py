@@ -1,0 +1,289 @@
+"""The types everyone speaks: SLO classes, what a policy sees, what it decides, what is recorded.
+
+All times are integer nanoseconds on one monotonic clock (``time.monotonic_ns``); all sizes are tokens.
+Nothing here imports vLLM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+
+IntArray = NDArray[np.int64]
+
+StepKind = Literal["decode", "mixed", "prefill", "empty"]
+"""``decode``: only decodes; ``mixed``: decodes with prefill tokens; ``prefill``: no decode."""
+
+SloMode = Literal["deadline", "gap"]
+"""``deadline``: early tokens bank slack (Etalon). ``gap``: every gap within the target (Sarathi's P99 TBT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SloClass:
+    """Latency targets that a request picks by name.
+
+    tbt_ns: D_d, time allowed for each further token. ttft_slack_ns: S, added to the prefill curve to give D_p.
+    completion_ns: time from arrival by which the last token is due, or None. importance: larger is served
+    first when not everybody can be.
+    """
+
+    name: str
+    tbt_ns: int
+    ttft_slack_ns: int
+    completion_ns: int | None = None
+    importance: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class RequestRow:
+    """What is known of one live request, outside the per-token columns.
+
+    slot: its index in the columns of ``RequestTable``. prefill_deadline_ns: arrival + D_p. computed_tokens and
+    total_tokens: prefill progress; their difference is the work left (before prefix-cache hits for a waiting
+    request).
+    """
+
+    request_id: str
+    slot: int
+    slo: SloClass
+    arrival_ns: int
+    prompt_tokens: int
+    max_tokens: int
+    prefill_ns: int
+    prefill_deadline_ns: int
+    total_tokens: int
+    computed_tokens: int = 0
+    scheduled_ns: int | None = None
+    token_ns: list[int] = field(default_factory=list)
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Prompt tokens still to compute."""
+        return self.total_tokens - self.computed_tokens
+
+
+class Chunk(NamedTuple):
+    """One prompt's part of a step: ``tokens`` new ones on top of ``context`` computed ones."""
+
+    tokens: int
+    context: int
+
+
+class StepShape(NamedTuple):
+    """What a step carries, as far as its duration depends on it.
+
+    decode_rows: requests that yield a token. decode_tokens: their tokens (more than rows under speculative
+    decoding). decode_context: sum of their context lengths. prefill_tokens: prompt tokens. prefill_attention:
+    sum over chunks of chunk x (context + chunk / 2), the number of query-key pairs.
+    """
+
+    decode_rows: int = 0
+    decode_tokens: int = 0
+    decode_context: int = 0
+    prefill_tokens: int = 0
+    prefill_attention: float = 0.0
+
+    @property
+    def kind(self) -> StepKind:
+        """Which of the step kinds this is."""
+        if self.prefill_tokens:
+            return "mixed" if self.decode_rows else "prefill"
+        return "decode" if self.decode_rows else "empty"
+
+    def with_chunk(self, chunk: Chunk) -> StepShape:
+        """This step with one more chunk of prefill."""
+        rows, tokens, context, prefill, pairs = self
+        added, before = chunk
+        return StepShape(rows, tokens, context, prefill + added, pairs + added * (before + added / 2))
+
+
+class StepTimeModel(Protocol):
+    """Predicts how long a step takes and learns from the steps that ran."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough steps were seen to size chunks by prediction."""
+
+    @property
+    def margin(self) -> float:
+        """Share by which a step may exceed its prediction, from recent residuals (0.1 is 10 %)."""
+
+    def predict_ns(self, shape: StepShape) -> int:
+        """Expected duration of a step of this shape, in nanoseconds (no margin)."""
+
+    def update(self, shape: StepShape, duration_ns: int) -> None:
+        """Learn from one finished step."""
+
+
+class StepView:
+    """What a policy sees of the engine before one step. Long-lived and refilled in place; read-only for policies.
+
+    decode_deadline_ns: when the token that this step would yield is due, per decode, steps in flight counted.
+    free_at_ns: when the engine is expected to be done with the steps in flight (``now_ns`` when idle).
+    previous_empty: the last plan scheduled nothing although there was work and nothing was in flight; whatever this
+    plan holds back then runs all the same.
+    """
+
+    __slots__ = (
+        "block_size", "decode_context", "decode_deadline_ns", "decode_tokens", "decodes", "free_at_ns",
+        "free_blocks", "load_waiting", "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns",
+        "model", "now_ns", "prefills", "previous_empty", "step", "total_blocks", "waiting_count",
+    )  # fmt: skip
+
+    def __init__(self, model: StepTimeModel) -> None:
+        self.model = model
+        self.step = 0
+        self.now_ns = 0
+        self.free_at_ns = 0
+        self.max_tokens = 0
+        self.max_requests = 0
+        self.max_model_tokens = 0
+        self.decodes = 0
+        self.decode_tokens = 0
+        self.decode_context = 0
+        self.decode_deadline_ns: IntArray = np.empty(0, np.int64)
+        self.min_decode_tbt_ns = 0
+        self.prefills: Sequence[RequestRow] = ()
+        self.waiting_count = 0
+        self.load_waiting: Callable[[], Sequence[RequestRow]] = tuple
+        self.free_blocks = 0
+        self.total_blocks = 0
+        self.block_size = 1
+        self.previous_empty = False
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a place in the batch."""
+        return self.decodes + len(self.prefills)
+
+    @property
+    def waiting(self) -> Sequence[RequestRow]:
+        """Requests not yet admitted, in queue order. Built on demand: reading it costs time per waiting request."""
+        return self.load_waiting()
+
+    @property
+    def has_prefill_work(self) -> bool:
+        """Whether any prompt is unfinished, admitted or not."""
+        return bool(self.prefills) or self.waiting_count > 0
+
+    @property
+    def decode_shape(self) -> StepShape:
+        """The step that carries the decodes and nothing else."""
+        return StepShape(self.decodes, self.decode_tokens, self.decode_context)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one step may do. The default plan is stock vLLM: no lever touched.
+
+    budget: most tokens the step may carry; raised to the decodes' need and cut to the engine's limit; None leaves
+    the engine's own. limit: what bound the budget, for the metrics. prefills: running prompts in the order in
+    which they get budget (those left out follow, in arrival order); None keeps the engine's order of everything.
+    waiting: admission order of the queue, most urgent first; None keeps it. skip_decodes, skip_prefills: leave
+    out for this step only, with ``reason``. max_running: admit nobody beyond so many running requests.
+    whole_prompts: never split a prompt. available_ns: time the plan may take, for the record.
+    relegated: requests stepped back in this plan that were not before.
+    """
+
+    budget: int | None = None
+    limit: str = "stock"
+    prefills: Sequence[RequestRow] | None = None
+    waiting: Sequence[RequestRow] | None = None
+    skip_decodes: bool = False
+    skip_prefills: bool = False
+    reason: str = ""
+    max_running: int | None = None
+    whole_prompts: bool = False
+    available_ns: int | None = None
+    relegated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One finished step: what was planned, what ran, how long it took.
+
+    start_ns: when the engine began on it (the later of its schedule call and the end of the step before).
+    policy_ns: time our own code took in its schedule call. fallback: the policy failed and stock decisions ran.
+    """
+
+    step: int
+    schedule_ns: int
+    start_ns: int
+    end_ns: int
+    shape: StepShape
+    chunks: int
+    predicted_ns: int
+    available_ns: int | None
+    budget: int
+    limit: str
+    running: int
+    waiting: int
+    free_blocks: int
+    preemptions: int
+    relegations: int
+    policy_ns: int
+    fallback: bool
+
+    @property
+    def duration_ns(self) -> int:
+        """Time the engine spent on this step."""
+        return self.end_ns - self.start_ns
+
+
+RequestStatus = Literal["finished", "aborted", "error", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTimeline:
+    """One served request as its user met it: the schema of server, load client and simulator alike.
+
+    arrival_ns: the intended start (open loop). sent_ns: when the client really sent it, None at the server.
+    scheduled_ns: when its first chunk was scheduled, None at the client. token_ns: arrival of every token; tokens of
+    one step share it. prefill_ns: D_p without slack, from the curve ``curve``. met, missed: deadlines of this
+    request, as ``deadlines.count_deadlines`` counts them.
+    """
+
+    request_id: str
+    source: Literal["server", "client", "simulator"]
+    slo_class: str
+    arrival_ns: int
+    sent_ns: int | None
+    scheduled_ns: int | None
+    token_ns: tuple[int, ...]
+    end_ns: int
+    status: RequestStatus
+    prompt_tokens: int
+    tbt_ns: int
+    ttft_slack_ns: int
+    prefill_ns: int
+    curve: str
+    met: int
+    missed: int
+    error: str = ""
+
+    @property
+    def ttft_ns(self) -> int | None:
+        """Arrival to first token, None without one."""
+        return self.token_ns[0] - self.arrival_ns if self.token_ns else None
+
+    @property
+    def gaps_ns(self) -> list[int]:
+        """Time between tokens, one per further token (zeros inside a multi-token step)."""
+        return [b - a for a, b in zip(self.token_ns, self.token_ns[1:], strict=False)]
+
+    @property
+    def fluidity_index(self) -> float:
+        """Share of deadlines met; a failed request that met none is 0."""
+        total = self.met + self.missed
+        if total == 0:
+            return 1.0 if self.status == "finished" else 0.0
+        return self.met / total

@@ -1,0 +1,204 @@
+"""Between vLLM's scheduler and a policy: the scheduler's state into a StepView, a StepPlan onto its levers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sarathi_plugin.core import RequestRow, StepShape, StepView
+from sarathi_plugin.telemetry.table import EMPTY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sarathi_plugin.core import IntArray, StepPlan, StepTimeModel
+    from sarathi_plugin.telemetry.table import RequestTable
+
+
+class Adapter:
+    """Reads and sets one vLLM scheduler. The levers it moves are put back by ``restore``."""
+
+    def __init__(self, scheduler: Any, table: RequestTable, model: StepTimeModel) -> None:
+        self._scheduler = scheduler
+        self._table = table
+        self._pool = scheduler.kv_cache_manager.block_pool
+        self._reorders_waiting = scheduler.policy.value == "fcfs"
+        self._gate = (
+            "max_num_active_reqs" if hasattr(scheduler, "max_num_active_reqs") else "max_num_running_reqs"
+        )
+        self._budget: int = scheduler.max_num_scheduled_tokens
+        self._active = getattr(scheduler, self._gate)
+        self._chunking = scheduler.scheduler_config.enable_chunked_prefill
+        self._ahead = scheduler.scheduler_config.async_scheduling
+        self._decodes: list[Any] = []
+        self._slots: IntArray = EMPTY
+        self._tbt_ns: IntArray = EMPTY
+        self._min_tbt_ns = 0
+        self._prefills: dict[str, Any] = {}
+        self.idle_turns = 0
+        self.view = StepView(model)
+        self.view.max_tokens = self._budget
+        self.view.max_requests = self._active
+        self.view.max_model_tokens = scheduler.max_model_len
+        self.view.block_size = scheduler.block_size
+        self.view.total_blocks = getattr(self._pool, "num_gpu_blocks", 0)
+        self.view.load_waiting = self._load_waiting
+
+    def fill(self, now_ns: int, free_at_ns: int) -> StepView:
+        """Bring the view up to date with the scheduler, before a step."""
+        scheduler, view = self._scheduler, self.view
+        view.step += 1
+        view.now_ns = now_ns
+        view.free_at_ns = max(now_ns, free_at_ns)
+        running = scheduler.running
+        prefills = [request for request in running if request.is_prefill_chunk]
+        decodes = [request for request in running if not request.is_prefill_chunk] if prefills else running[:]
+        view.prefills = self._prefill_rows(prefills)
+        view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
+        view.free_blocks = self._pool.get_num_free_blocks()
+        self._fill_decodes(decodes)
+        return view
+
+    def _prefill_rows(self, prefills: list[Any]) -> list[RequestRow]:
+        found = []
+        self._prefills = {}
+        for request in prefills:
+            self._prefills[request.request_id] = request
+            row = self._table.rows.get(request.request_id)
+            if row is not None:
+                row.computed_tokens = request.num_computed_tokens
+                row.total_tokens = request.num_tokens
+                found.append(row)
+        return found
+
+    def _fill_decodes(self, decodes: list[Any]) -> None:
+        view, table = self.view, self._table
+        if decodes != self._decodes:  # by identity: in steady state the batch is the same list of requests
+            self._decodes = decodes
+            rows = [table.rows.get(request.request_id) for request in decodes]
+            self._slots = np.array([row.slot for row in rows if row is not None], np.int64)
+            self._tbt_ns = table.tbt_ns[self._slots]
+            self._min_tbt_ns = int(self._tbt_ns.min()) if len(self._tbt_ns) else 0
+        view.decodes = len(decodes)
+        view.min_decode_tbt_ns = self._min_tbt_ns or 1
+        if self._scheduler.num_spec_tokens:
+            view.decode_tokens = sum(
+                r.num_tokens_with_spec + r.num_output_placeholders - r.num_computed_tokens for r in decodes
+            )
+        else:
+            view.decode_tokens = len(decodes)
+        view.decode_context = sum([request.num_computed_tokens for request in decodes])
+        view.decode_deadline_ns = table.deadline_ns[self._slots]
+        if decodes and self._ahead:
+            self._count_steps_in_flight()
+        if not len(self._slots):  # only untracked decodes: nothing is due
+            view.decode_deadline_ns = np.array([view.free_at_ns + 10**12], np.int64)
+
+    def _count_steps_in_flight(self) -> None:
+        """Async scheduling: this step yields the token after the ones in flight."""
+        view, tracked = self.view, self._table.rows
+        per_step = 1 + self._scheduler.num_spec_tokens
+        pending = np.array(
+            [-(-r.num_output_placeholders // per_step) for r in self._decodes if r.request_id in tracked],
+            np.int64,
+        )
+        # A token in flight that comes late restarts its schedule when it comes: when the steps in flight end.
+        base = np.where(
+            pending > 0, np.maximum(view.decode_deadline_ns, view.free_at_ns), view.decode_deadline_ns
+        )
+        view.decode_deadline_ns = base + pending * self._tbt_ns
+
+    def _load_waiting(self) -> Sequence[RequestRow]:
+        rows = []
+        for request in self._scheduler.waiting:
+            row = self._table.rows.get(request.request_id)
+            if row is not None:
+                row.computed_tokens = 0
+                row.total_tokens = request.num_tokens
+                rows.append(row)
+        return rows
+
+    def apply(self, plan: StepPlan) -> int:
+        """Set the levers for one step; returns the token budget that holds."""
+        scheduler, view = self._scheduler, self.view
+        if self.idle_turns > 1:  # nor did the budget let anybody run: a stock step
+            return self._budget
+        hold_back = not self.idle_turns  # whatever a policy wants, somebody runs after an empty step
+        budget = self._budget
+        if plan.budget is not None:
+            budget = max(1, min(self._budget, max(int(plan.budget), view.decode_tokens)))
+            scheduler.max_num_scheduled_tokens = budget
+        if plan.max_running is not None and hold_back:
+            floor = len(scheduler.running) if self._gate == "max_num_running_reqs" else 0
+            setattr(scheduler, self._gate, max(floor, min(int(plan.max_running), self._active)))
+        if plan.whole_prompts:
+            scheduler.scheduler_config.enable_chunked_prefill = False
+        if plan.prefills is not None:
+            self._order_running(plan.prefills)
+        if plan.waiting is not None and self._reorders_waiting:
+            self._order_waiting(plan.waiting)
+        if plan.skip_decodes and hold_back:
+            self._skip(self._decodes)
+        if plan.skip_prefills and hold_back:
+            self._skip(self._prefills.values())
+        return budget
+
+    def note_turn(self, *, idle: bool) -> None:
+        """Tell whether the step just scheduled left the engine idle although there was work."""
+        self.idle_turns = self.idle_turns + 1 if idle else 0
+        self.view.previous_empty = idle
+
+    def restore(self) -> None:
+        """Put every lever back."""
+        scheduler = self._scheduler
+        scheduler.max_num_scheduled_tokens = self._budget
+        setattr(scheduler, self._gate, self._active)
+        scheduler.scheduler_config.enable_chunked_prefill = self._chunking
+
+    def _order_running(self, rows: Sequence[RequestRow]) -> None:
+        """Decodes first, then prompts in the planned order; the tail is vLLM's preemption victim."""
+        if not self._prefills:
+            return
+        left = dict(self._prefills)
+        ordered = [left.pop(row.request_id) for row in rows if row.request_id in left]
+        self._scheduler.running[:] = [*self._decodes, *ordered, *left.values()]
+
+    def _order_waiting(self, rows: Sequence[RequestRow]) -> None:
+        queue = self._scheduler.waiting
+        current = list(queue)
+        left = {request.request_id: request for request in current}
+        ordered = [left.pop(row.request_id) for row in rows if row.request_id in left]
+        ordered.extend(left.values())
+        if ordered != current:
+            queue.clear()
+            queue.extend(ordered)
+
+    def _skip(self, requests: Any) -> None:
+        # schedule() first advances current_step, then leaves out whoever is not yet eligible.
+        eligible = self._scheduler.current_step + 2
+        for request in requests:
+            request.next_decode_eligible_step = max(eligible, request.next_decode_eligible_step)
+
+    def shape_of(self, output: Any, now_ns: int) -> tuple[StepShape, int]:
+        """(what vLLM scheduled, number of prompt chunks in it), read after ``schedule``."""
+        scheduled = output.num_scheduled_tokens
+        requests, rows = self._scheduler.requests, self._table.rows
+        fresh = [data.req_id for data in output.scheduled_new_reqs]
+        fresh += output.scheduled_cached_reqs.resumed_req_ids
+        chunks = tokens = 0
+        pairs = 0.0
+        for request_id in [*self._prefills, *fresh]:
+            count = scheduled.get(request_id, 0)
+            if not count:
+                continue
+            before = requests[request_id].num_computed_tokens - count
+            chunks += 1
+            tokens += count
+            pairs += count * (before + count / 2)
+            row = rows.get(request_id)
+            if row is not None and row.scheduled_ns is None:
+                row.scheduled_ns = now_ns
+        decodes = len(scheduled) - chunks
+        context = self.view.decode_context if decodes else 0
+        return StepShape(decodes, output.total_num_scheduled_tokens - tokens, context, tokens, pairs), chunks

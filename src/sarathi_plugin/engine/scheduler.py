@@ -1,0 +1,158 @@
+"""vLLM's own schedulers with a driver beside them: every method calls ``super()``, nothing of vLLM's loop is copied."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import RequestStatus as VllmStatus
+
+from sarathi_plugin import __version__, plugins
+from sarathi_plugin.config import Settings, load_curve
+from sarathi_plugin.engine import contract, stats
+from sarathi_plugin.engine.driver import Driver, status_of
+from sarathi_plugin.engine.parts import Clock, Parts
+from sarathi_plugin.steptime.profile import load_profile
+from sarathi_plugin.telemetry.buffer import MetricBuffer
+from sarathi_plugin.telemetry.recorder import Recorder
+from sarathi_plugin.telemetry.snapshot import Snapshot, remove_stale_snapshots, snapshot_path
+from sarathi_plugin.telemetry.table import RequestTable
+from sarathi_plugin.telemetry.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+class SarathiMixin:
+    """The four methods at which the plugin takes part. Combined with one of vLLM's schedulers below."""
+
+    sarathi: Driver
+    _stop: Any
+
+    def attach(self, driver: Driver, stop: Any) -> None:
+        """Connect the driver; ``stop()`` closes what it opened."""
+        self.sarathi = driver
+        self._stop = stop
+
+    def add_request(self, request: Any) -> None:
+        """Track the request, then queue it."""
+        self.sarathi.add(request)
+        super().add_request(request)  # type: ignore[misc]
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        """One stock scheduling pass under the policy's levers."""
+        self.sarathi.before_schedule()
+        try:
+            output = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.sarathi.restore()
+        self.sarathi.after_schedule(output)
+        return output
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """Tokens exist from the moment this is called; vLLM's own work on them comes first all the same."""
+        now_ns = self.sarathi.now_ns()
+        results = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
+        self.sarathi.after_update(scheduler_output, results, now_ns)
+        return results
+
+    def finish_requests(self, request_ids: Any, finished_status: Any) -> Any:
+        """Aborts, errors and shutdown."""
+        if request_ids is not None and not isinstance(request_ids, str):
+            request_ids = list(request_ids)
+        finished = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+        reason = VllmStatus.get_finished_reason(finished_status)
+        self.sarathi.finished(request_ids, status_of(str(reason)))
+        return finished
+
+    def shutdown(self) -> None:
+        """Close the plugin's files, then vLLM's."""
+        self._stop()
+        super().shutdown()  # type: ignore[misc]
+
+
+class SarathiAsyncScheduler(SarathiMixin, AsyncScheduler):
+    """For async scheduling, vLLM's default on GPUs."""
+
+
+class SarathiSyncScheduler(SarathiMixin, Scheduler):
+    """For synchronous scheduling."""
+
+
+def build_scheduler(*, settings: Settings, clock: Clock | None = None, **arguments: Any) -> Any:
+    """What ``EngineCore`` calls in place of a scheduler class: the scheduler for these settings.
+
+    arguments: as vLLM passes them to its own scheduler classes. Raises ConfigError when the settings or this vLLM
+    do not fit; after this nothing raises.
+    """
+    vllm_config = arguments["vllm_config"]
+    asynchronous = vllm_config.scheduler_config.async_scheduling
+    scheduler = (SarathiAsyncScheduler if asynchronous else SarathiSyncScheduler)(**arguments)
+    version = contract.vllm_version()
+    contract.check_version(version)
+    contract.check_scheduler(scheduler, version)
+    stats.extend_scheduler_stats()
+    driver, stop = build_driver(scheduler, settings, vllm_config, clock or Clock())
+    scheduler.attach(driver, stop)
+    logger.info(
+        "Scheduling by %r (%s), SLO meaning %r.", settings.scheduler, type(scheduler).__name__, settings.slo
+    )
+    return scheduler
+
+
+def build_driver(scheduler: Any, settings: Settings, vllm_config: Any, clock: Clock) -> tuple[Driver, Any]:
+    """The driver with its policy, model, tracker and observers; and how to stop them. Raises ConfigError."""
+    manager = plugins.manager_for(settings)
+    policy = plugins.make_policy(settings, manager)
+    model = (
+        load_profile(settings.step_time_profile)
+        if settings.step_time_profile
+        else plugins.make_step_time_model(settings, manager)
+    )
+    classes = plugins.make_slo_classes(settings, manager)
+    engine_index = getattr(vllm_config.parallel_config, "data_parallel_index", 0)
+    snapshot = open_snapshot(settings.session, engine_index)
+    buffer = MetricBuffer()
+    targets = [round(target * 1e6) for target in settings.curve_targets_ms]
+    tracker = Tracker(buffer, snapshot, list(classes.values()), targets)
+    plugins.register_plugin(manager, tracker, "sarathi-tracker")
+    info = stats.EngineFacts(
+        model_name=str(vllm_config.model_config.served_model_name),
+        engine_index=engine_index,
+        policy=settings.scheduler,
+        slo_classes=tuple(classes),
+        curve_digest=load_curve(settings.prefill_curve).digest,
+        plugin_settings=settings.plugin_settings,
+        version=__version__,
+        vllm_version=contract.vllm_version(),
+    )
+    if settings.record:
+        recorder = Recorder(settings.record, engine_index, info.describe(), model, int(time.time()))
+        plugins.register_plugin(manager, recorder, "sarathi-recorder")
+    observers = plugins.Observers(manager, lambda name: buffer.add("plugin_errors", 1, (name,)))
+    keep = len(manager.hook.request_finished.get_hookimpls()) > 1
+    table = RequestTable(
+        list(classes.values()), load_curve(settings.prefill_curve), snapshot, keep_tokens=keep
+    )
+    parts = Parts(policy, model, table, buffer, observers, classes[settings.default_class], clock)
+    observers.call("engine_started", info=info)
+
+    def stop() -> None:
+        observers.call("engine_stopping")
+        snapshot.close()
+
+    return Driver(scheduler, parts), stop
+
+
+def open_snapshot(session: str, engine_index: int) -> Snapshot:
+    """Shared columns where a server reads them; private ones otherwise, or when the file system refuses."""
+    if not session:
+        return Snapshot.private()
+    try:
+        remove_stale_snapshots()
+        return Snapshot.create(snapshot_path(session, engine_index))
+    except OSError as error:
+        logger.warning("No shared memory for live deadlines (%s): overdue gauges stay at 0.", error)
+        return Snapshot.private()

@@ -1,0 +1,122 @@
+"""Every extension point of the plugin, typed. A plugin is a module or object with some of these functions.
+
+Rules: installing a plugin activates nothing; a policy or model acts when it is named in the settings, an observer when
+it is listed under ``plugins`` (or ``--sarathi-plugin``). Hooks run at most once per step, never per token. A hook that
+raises is counted (``sarathi_plugin_errors_total``) and, after ``plugins.MAX_FAILURES`` failures in a row, switched off;
+the engine goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sarathi_plugin.core import RequestTimeline, SloClass, StepRecord, StepTimeModel
+    from sarathi_plugin.policies.base import Policy
+    from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+
+PROJECT = "sarathi_plugin"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Register(Protocol):
+    """Handed to the ``register_*`` hooks; raises ConfigError when the name is taken."""
+
+    def __call__(self, name: str, thing: Any, /) -> None:
+        """Offer ``thing`` under ``name``."""
+
+
+class EngineInfo(Protocol):
+    """What an observer learns of the engine it watches. ``plugin_settings`` are by plugin name."""
+
+    model_name: str
+    engine_index: int
+    policy: str
+    slo_classes: tuple[str, ...]
+    curve_digest: str
+    plugin_settings: dict[str, dict[str, Any]]
+
+
+@hookspec
+def register_policies(register: Callable[[str, type[Policy]], None]) -> None:
+    """Offer scheduling policies: ``register("my-policy", MyPolicy)``, a frozen dataclass with ``plan(view)``.
+
+    Process: API server (to check names) and engine. Thread: main. Called once at start. Cost: import time only.
+    An exception: the server does not start and says which plugin failed.
+    """
+
+
+@hookspec
+def register_step_time_models(register: Callable[[str, Callable[[], StepTimeModel]], None]) -> None:
+    """Offer step-time models: ``register("my-model", MyModel)``, called without arguments in the engine.
+
+    Process: API server and engine. Thread: main. Called once at start. Cost: import time only. Durations
+    are integer nanoseconds. An exception: the server does not start and says which plugin failed.
+    """
+
+
+@hookspec
+def register_slo_classes(register: Callable[[str, SloClass], None]) -> None:
+    """Offer SLO classes: ``register("gold", SloClass("gold", tbt_ns=..., ttft_slack_ns=...))``.
+
+    Process: API server and engine. Thread: main. Called once at start. Cost: import time only. The YAML file may
+    redefine them. An exception: the server does not start and says which plugin failed.
+    """
+
+
+@hookspec
+def engine_started(info: EngineInfo) -> None:
+    """The engine is about to take its first step.
+
+    Process: engine. Thread: main. Called once. Cost: may open files here, not later. An exception: counted, this
+    plugin gets no further call.
+    """
+
+
+@hookspec
+def observe_step(record: StepRecord, tokens: TokenBatch) -> None:
+    """One step has finished. ``tokens`` holds what it emitted, in columns (one entry per request).
+
+    Process: engine. Thread: the engine's own, between steps. Times in nanoseconds. Cost budget: 50 microseconds;
+    no blocking I/O. ``tokens`` is only valid during the call. An exception: counted; switched off after repeats.
+    """
+
+
+@hookspec
+def request_finished(timeline: RequestTimeline, outcome: Outcome) -> None:
+    """One request has ended: finished, aborted or failed. ``outcome`` holds its final counts as the table had them.
+
+    Process: engine. Thread: the engine's own, between steps. Times in nanoseconds. Cost budget: 50 microseconds;
+    no blocking I/O. An exception: counted; switched off after repeats.
+    """
+
+
+@hookspec
+def engine_stopping() -> None:
+    """The engine shuts down: close what ``engine_started`` opened.
+
+    Process: engine. Thread: main. Called once, not after a crash. Cost: may block for a second. An exception: logged.
+    """
+
+
+@hookspec
+def add_workloads(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    """Offer workloads for simulator and load client: ``register("my-load", factory)``.
+
+    Process: the command line's. Thread: main. Called once when a workload is looked up by name. Cost: free.
+    ``factory(rng)`` yields requests. An exception: the command ends with one sentence that names the plugin.
+    """
+
+
+@hookspec
+def add_report_sections(register: Callable[[str, Callable[..., str]], None]) -> None:
+    """Offer sections of the evaluation report: ``register("My section", render)``, which returns HTML.
+
+    Process: the command line's. Thread: main. Called once per report. Cost: free. An exception: the section is
+    replaced by one sentence that names the plugin.
+    """

@@ -1,0 +1,240 @@
+"""One streaming client for OpenAI-compatible servers, synchronous, on ``requests``.
+
+Synchronous so that it runs unchanged in a thread and in a greenlet. It never raises for what a server does: every
+request ends as a timeline, a failed one with status and reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from http.client import RemoteDisconnected
+from typing import TYPE_CHECKING, Any
+
+import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from sarathi_plugin.core import NS_PER_S, RequestStatus, RequestTimeline
+from sarathi_plugin.load.sse import SseError, SseParser
+from sarathi_plugin.load.stream import CompletionStream, StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.workload.model import ScheduledRequest
+
+READ_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server to talk to.
+
+    url: its root, without ``/v1``. vllm: it understands vLLM's extensions (running usage, ``ignore_eos``,
+    ``vllm_xargs``). read_timeout_s: longest silence; total_timeout_s: longest request, from its sending.
+    """
+
+    url: str
+    model: str
+    vllm: bool = True
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 300.0
+    total_timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one request: its timeline, the text it was answered with, and the HTTP status (0: none)."""
+
+    request: ScheduledRequest
+    timeline: RequestTimeline
+    text: str = ""
+    http_status: int = 0
+
+
+class _RequestError(Exception):
+    """A request went wrong; becomes a timeline."""
+
+    def __init__(self, status: RequestStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class StreamingClient:
+    """Sends requests to one endpoint and times every token. Safe to share between threads.
+
+    The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
+    of the environment are not used.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, targets: Targets, *, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self.endpoint = endpoint
+        self.targets = targets
+        self._clock = clock
+        key = os.environ.get("OPENAI_API_KEY")
+        self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def send(self, request: ScheduledRequest, arrival_ns: int | None = None) -> Outcome:
+        """Send one request and read its answer to the end.
+
+        arrival_ns: when it was meant to be sent (now, if not given); deadlines run from there.
+        """
+        sent_ns = self._clock()
+        stream = CompletionStream()
+        status: RequestStatus = "finished"
+        reason, http_status = "", 0
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                with self._post(session, request) as response:
+                    http_status = response.status_code
+                    self._read(response, stream, sent_ns)
+            if stream.finish_reason == "abort":
+                status, reason = "aborted", "the server aborted the request"
+        except _RequestError as failure:
+            status, reason = failure.status, str(failure)
+        timeline = self.targets.timeline(
+            request,
+            stream,
+            arrival_ns=sent_ns if arrival_ns is None else arrival_ns,
+            sent_ns=sent_ns,
+            end_ns=self._clock(),
+            status=status,
+            error=reason,
+        )
+        return Outcome(request, timeline, stream.text, http_status)
+
+    def _post(self, session: requests.Session, request: ScheduledRequest) -> requests.Response:
+        end = self.endpoint
+        path = "/v1/chat/completions" if request.is_chat else "/v1/completions"
+        try:
+            return session.post(
+                end.url.rstrip("/") + path,
+                json=request_body(request, end),
+                headers=self._headers,
+                stream=True,
+                timeout=(end.connect_timeout_s, min(end.read_timeout_s, end.total_timeout_s)),
+                allow_redirects=False,
+            )
+        except requests.exceptions.ConnectTimeout as error:
+            raise _RequestError(
+                "timeout", f"connect-timeout: no connection in {end.connect_timeout_s:g} s"
+            ) from error
+        except requests.exceptions.ReadTimeout as error:
+            raise _RequestError("timeout", self._silence()) from error
+        except requests.exceptions.ConnectionError as error:
+            kind = "reset" if _was_reset(error) else "connect"
+            raise _RequestError("error", f"{kind}: {_root(error)}") from error
+        except (requests.exceptions.RequestException, ValueError) as error:
+            raise _RequestError("error", f"request: {error}") from error
+
+    def _read(self, response: requests.Response, stream: CompletionStream, sent_ns: int) -> None:
+        """Read events until the server is through. Raises _RequestError."""
+        if response.status_code != 200:
+            raise _RequestError("error", f"http {response.status_code}: {self._body(response)}")
+        parser = SseParser()
+        limit_ns = sent_ns + round(self.endpoint.total_timeout_s * NS_PER_S)
+        while not stream.done:
+            chunk = self._chunk(response, len(stream.token_ns))
+            now_ns = self._clock()
+            if not chunk:
+                break
+            try:
+                for event in parser.feed(chunk):
+                    stream.take(event, now_ns)
+            except SseError as error:
+                raise _RequestError("error", f"malformed: {error}") from error
+            except StreamError as error:
+                raise _RequestError("error", str(error)) from error
+            if now_ns > limit_ns and not stream.done:
+                raise _RequestError("timeout", f"timeout: not done in {self.endpoint.total_timeout_s:g} s")
+        check_end(stream, pending=parser.pending)
+
+    def _chunk(self, response: requests.Response, tokens: int) -> bytes:
+        """The bytes that are there, as soon as some are; nothing at the end. Raises _RequestError."""
+        try:
+            return bytes(response.raw.read1(READ_BYTES))
+        except (ReadTimeoutError, TimeoutError) as error:
+            raise _RequestError("timeout", self._silence()) from error
+        except (HTTPError, OSError) as error:
+            raise _RequestError(
+                "error", f"reset: connection broke after {tokens} tokens: {_root(error)}"
+            ) from error
+
+    def _body(self, response: requests.Response) -> str:
+        try:
+            return " ".join(response.text.split())[:300]
+        except requests.exceptions.RequestException as error:
+            return f"(unreadable: {_root(error)})"
+
+    def _silence(self) -> str:
+        return f"read-timeout: no bytes for {min(self.endpoint.read_timeout_s, self.endpoint.total_timeout_s):g} s"
+
+
+def check_end(stream: CompletionStream, *, pending: bool) -> None:
+    """Raise _RequestError unless the stream came to a proper end with at least one token."""
+    tokens = len(stream.token_ns)
+    if stream.events == 0 and pending:
+        raise _RequestError("error", "malformed: the answer holds no server-sent event")
+    if not stream.complete:
+        where = "inside an event" if pending else "without finish_reason or [DONE]"
+        raise _RequestError("error", f"truncated: the stream ended {where} after {tokens} tokens")
+    if tokens == 0 and stream.finish_reason != "abort":
+        raise _RequestError("error", "empty: the stream ended properly but brought no token")
+
+
+def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any]:
+    """The JSON of one request."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.is_chat:
+        body["messages"] = [{"role": role, "content": content} for role, content in request.prompt]  # type: ignore[misc, str-unpack]
+    else:
+        body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+    if endpoint.vllm:
+        body["stream_options"]["continuous_usage_stats"] = True
+        if request.ignore_eos:
+            body["ignore_eos"] = True
+        if request.min_tokens:
+            body["min_tokens"] = request.min_tokens
+        if request.slo_class:
+            body["vllm_xargs"] = {"slo_class": request.slo_class}
+    return body
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what lies beneath it: causes, contexts, and errors handed on as arguments."""
+    seen: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        item = queue.pop(0)
+        if isinstance(item, BaseException) and item not in seen:
+            seen.append(item)
+            queue += [getattr(item, "reason", None), *item.args, item.__cause__, item.__context__]
+    return seen
+
+
+def _was_reset(error: BaseException) -> bool:
+    """Whether a connection that stood was broken off, rather than refused."""
+    broken = (ConnectionResetError, BrokenPipeError, RemoteDisconnected, ConnectionAbortedError)
+    return any(isinstance(item, broken) for item in _chain(error))
+
+
+def _root(error: BaseException) -> str:
+    """The first system error beneath, in a few words; urllib3's own texts carry object addresses."""
+    chain = _chain(error)
+    for item in chain:
+        if isinstance(item, OSError) and item.strerror:
+            return item.strerror
+    return type(chain[-1]).__name__ if len(chain) > 1 else str(error)[:200]

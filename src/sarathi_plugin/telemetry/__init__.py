@@ -1,0 +1,1 @@
+"""What happened, measured: deadline state of live requests, metrics, records."""

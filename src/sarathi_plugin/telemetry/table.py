@@ -1,0 +1,224 @@
+"""Deadline state of all live requests, in columns: one vectorised update per step, whatever the batch.
+
+The arithmetic is ``deadlines.DeadlineState`` over arrays; a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sarathi_plugin.core import IntArray, RequestRow, RequestStatus, RequestTimeline, SloClass
+from sarathi_plugin.deadlines import overdue_periods
+from sarathi_plugin.telemetry.snapshot import FREE, ROWS, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sarathi_plugin.deadlines import PrefillCurve
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """What one step emitted: one entry per request, all arrays of the same length.
+
+    counts: tokens (more than one under speculative decoding). gaps_ns: time since the request's token before, -1
+    for a first token. missed: deadlines missed by this emission, None when there were none. overdue_ns: how far past
+    its deadline the emission came, <= 0 when on time. totals: tokens of the request so far, these included.
+    """
+
+    now_ns: int
+    slots: IntArray
+    slo_index: IntArray
+    counts: IntArray
+    gaps_ns: IntArray
+    missed: IntArray | None
+    overdue_ns: IntArray
+    totals: IntArray
+
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Where the emission holds the request's first token."""
+        return self.gaps_ns < 0
+
+
+class Outcome(NamedTuple):
+    """Final figures of one request that left.
+
+    late: deadlines missed at the very end (its next token never came). stall_ns: length of the stall it left in, 0
+    when it was on time or had no output. first_ns: its first token, 0 without.
+    """
+
+    row: RequestRow
+    slo_index: int
+    status: RequestStatus
+    met: int
+    missed: int
+    late: int
+    stall_ns: int
+    end_ns: int
+    tokens: int
+    first_ns: int
+
+
+EMPTY = np.empty(0, np.int64)
+NO_TOKENS = (EMPTY,) * 7
+"""The columns of a TokenBatch that holds nothing."""
+
+
+class RequestTable:
+    """All live requests of one engine. Not thread-safe: only the engine's thread writes.
+
+    classes: in the order of their indices. keep_tokens: keep every token's time (for timelines).
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[SloClass],
+        curve: PrefillCurve,
+        snapshot: Snapshot,
+        *,
+        keep_tokens: bool = False,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.curve = curve
+        self.snapshot = snapshot
+        self.keep_tokens = keep_tokens
+        self.rows: dict[str, RequestRow] = {}
+        self.untracked = 0
+        self._index = {slo.name: i for i, slo in enumerate(self.classes)}
+        self._curve_digest = curve.digest
+        self._by_slot: list[RequestRow | None] = []
+        self._free: list[int] = []
+        self.deadline_ns = snapshot.deadline_ns
+        self.slo_index = snapshot.slo_index
+        self.tbt_ns = np.ones(ROWS, np.int64)
+        self.last_ns = np.zeros(ROWS, np.int64)
+        self.first_ns = np.zeros(ROWS, np.int64)
+        self.late = np.zeros(ROWS, np.int64)
+        self.missed = np.zeros(ROWS, np.int64)
+        self.tokens = np.zeros(ROWS, np.int64)
+        self._batch = self._batch_tbt = self._batch_slo = EMPTY
+
+    def add(
+        self, request_id: str, slo: SloClass, arrival_ns: int, prompt_tokens: int, max_tokens: int
+    ) -> RequestRow | None:
+        """Track a new request; its first token is due at arrival + D_p. None when the table is full."""
+        if not self._free and len(self._by_slot) >= ROWS:
+            self.untracked += 1
+            return None
+        slot = self._free.pop() if self._free else len(self._by_slot)
+        prefill_ns = self.curve.prefill_ns(prompt_tokens)
+        due = arrival_ns + prefill_ns + slo.ttft_slack_ns
+        row = RequestRow(
+            request_id, slot, slo, arrival_ns, prompt_tokens, max_tokens, prefill_ns, due, prompt_tokens
+        )
+        if slot == len(self._by_slot):
+            self._by_slot.append(row)
+        else:
+            self._by_slot[slot] = row
+        self.tbt_ns[slot] = slo.tbt_ns
+        self.last_ns[slot] = self.first_ns[slot] = self.late[slot] = self.missed[slot] = self.tokens[slot] = 0
+        self.deadline_ns[slot] = due
+        self.slo_index[slot] = self._index[slo.name]  # after the deadline: a reader must not see a stale one
+        self.rows[request_id] = row
+        self.snapshot.set_extent(len(self._by_slot), len(self.rows))
+        return row
+
+    def emit(self, slots: IntArray, counts: IntArray, now_ns: int) -> TokenBatch:
+        """Tokens arrived: ``counts[i] >= 1`` for the request in ``slots[i]`` (no slot twice, at least one)."""
+        if slots is not self._batch:  # the caller reuses the array while the batch stays the same
+            self._batch = slots
+            self._batch_tbt = self.tbt_ns[slots]
+            self._batch_slo = self.slo_index[slots]
+        step = self._batch_tbt * counts
+        deadline = self.deadline_ns[slots]
+        overdue = now_ns - deadline
+        if overdue.max() > 0:
+            late = overdue > 0
+            missed = np.where(late, overdue // self._batch_tbt + 1, 0)
+            self.missed[slots] += missed
+            self.late[slots] += late
+            deadline = np.where(late, now_ns, deadline)
+        else:
+            missed = None
+        self.deadline_ns[slots] = deadline + step
+        before = self.tokens[slots]
+        totals = before + counts
+        self.tokens[slots] = totals
+        gaps = now_ns - self.last_ns[slots]
+        self.last_ns[slots] = now_ns
+        if before.min() == 0:
+            first = before == 0
+            gaps[first] = -1
+            self.first_ns[slots[first]] = now_ns
+        if self.keep_tokens:
+            self._keep(slots, counts, now_ns)
+        return TokenBatch(now_ns, slots, self._batch_slo, counts, gaps, missed, overdue, totals)
+
+    def _keep(self, slots: IntArray, counts: IntArray, now_ns: int) -> None:
+        by_slot = self._by_slot
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            row = by_slot[slot]
+            if row is None:
+                continue
+            if count == 1:
+                row.token_ns.append(now_ns)
+            else:
+                row.token_ns.extend([now_ns] * count)
+
+    def remove(self, request_id: str, status: RequestStatus, now_ns: int) -> Outcome | None:
+        """The request has ended. One that did not finish is charged what it has missed up to now."""
+        row = self.rows.pop(request_id, None)
+        if row is None:
+            return None
+        slot = row.slot
+        late = stall = 0
+        if status != "finished":
+            deadline = int(self.deadline_ns[slot])
+            late = overdue_periods(now_ns, deadline, row.slo.tbt_ns)
+            if late and self.tokens[slot]:
+                stall = now_ns - deadline
+        outcome = Outcome(
+            row,
+            int(self.slo_index[slot]),
+            status,
+            int(self.tokens[slot] - self.late[slot]),
+            int(self.missed[slot]) + late,
+            late,
+            stall,
+            (int(self.last_ns[slot]) or now_ns) if status == "finished" else now_ns,
+            int(self.tokens[slot]),
+            int(self.first_ns[slot]),
+        )
+        self.slo_index[slot] = FREE
+        self._by_slot[slot] = None
+        self._batch = EMPTY
+        self._free.append(slot)
+        return outcome
+
+    def timeline(self, outcome: Outcome) -> RequestTimeline:
+        """The full record of a request that left (token times only with ``keep_tokens``)."""
+        row = outcome.row
+        return RequestTimeline(
+            request_id=row.request_id,
+            source="server",
+            slo_class=row.slo.name,
+            arrival_ns=row.arrival_ns,
+            sent_ns=None,
+            scheduled_ns=row.scheduled_ns,
+            token_ns=tuple(row.token_ns),
+            end_ns=outcome.end_ns,
+            status=outcome.status,
+            prompt_tokens=row.prompt_tokens,
+            tbt_ns=row.slo.tbt_ns,
+            ttft_slack_ns=row.slo.ttft_slack_ns,
+            prefill_ns=row.prefill_ns,
+            curve=self._curve_digest,
+            met=outcome.met,
+            missed=outcome.missed,
+        )
