@@ -82,6 +82,8 @@ def engine_started(info: EngineInfo) -> None:
 def observe_step(record: StepRecord, tokens: TokenBatch) -> None:
     """One step has finished. ``tokens`` holds what it emitted, in columns (one entry per request).
 
+    Steps are handed over in order, a few at a time: up to a quarter of a second after they ended.
+
     Process: engine. Thread: the engine's own, between steps. Times in nanoseconds. Cost budget: 50 microseconds;
     no blocking I/O. ``tokens`` is only valid during the call. An exception: counted; switched off after repeats.
     """

@@ -59,6 +59,9 @@ def _make_folder(out: Path) -> None:
 
 
 def _leave(signum: int, _frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that servers are stopped; more such signals must not disturb that."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 

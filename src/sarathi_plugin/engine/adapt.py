@@ -80,15 +80,18 @@ class Adapter:
             self._slots = np.array([row.slot for row in rows if row is not None], np.int64)
             self._tbt_ns = table.tbt_ns[self._slots]
             self._min_tbt_ns = int(self._tbt_ns.min()) if len(self._tbt_ns) else 0
+            view.decode_context = sum([request.num_computed_tokens for request in decodes])
+        else:
+            view.decode_context += view.decodes  # each computed one token since
         view.decodes = len(decodes)
         view.min_decode_tbt_ns = self._min_tbt_ns or 1
         if self._scheduler.num_spec_tokens:
+            view.decode_context = sum([request.num_computed_tokens for request in decodes])
             view.decode_tokens = sum(
                 r.num_tokens_with_spec + r.num_output_placeholders - r.num_computed_tokens for r in decodes
             )
         else:
             view.decode_tokens = len(decodes)
-        view.decode_context = sum([request.num_computed_tokens for request in decodes])
         view.decode_deadline_ns = table.deadline_ns[self._slots]
         if decodes and self._ahead:
             self._count_steps_in_flight()
@@ -140,6 +143,7 @@ class Adapter:
             self._order_waiting(plan.waiting)
         if plan.skip_decodes and hold_back:
             self._skip(self._decodes)
+            self._decodes = []  # their context does not grow: read it anew
         if plan.skip_prefills and hold_back:
             self._skip(self._prefills.values())
         return budget

@@ -22,6 +22,16 @@ REQUIRED = (
 OPTIONAL = {"max_num_active_reqs": "admission is gated by max_num_running_reqs instead"}
 
 
+def log_beside_vllm() -> None:
+    """Let our log lines come out as vLLM's do; it configures only its own loggers. Safe to repeat."""
+    ours, theirs = logging.getLogger("sarathi_plugin"), logging.getLogger("vllm")
+    if ours.handlers or logging.getLogger().handlers:
+        return
+    for handler in theirs.handlers:
+        ours.addHandler(handler)
+    ours.setLevel(theirs.level)
+
+
 def vllm_version() -> str:
     """Version of the installed vLLM, ``0.0.0`` when it has no metadata."""
     from importlib.metadata import PackageNotFoundError, version

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.policies.base import Policy
     from sarathi_plugin.telemetry.buffer import Message
+    from sarathi_plugin.telemetry.table import Emission
 
 logger = logging.getLogger(__name__)
 
 STOCK = StepPlan()
+FLUSH_NS = NS_PER_S // 4
+FLUSH_LENGTH = 64
+"""Steps and ended requests are observed together, at the latest after this time or so many of them."""
 
 
 class Driver:
@@ -43,6 +47,8 @@ class Driver:
         self._failures = 0
         self._complained: set[str] = set()
         self._last_end_ns = 0
+        self._flushed_ns = 0
+        self._pending: list[tuple[Any, Any]] = []
         self._policy_ns = 0
         self._plan, self._budget, self._fallback = STOCK, 0, False
         self._names: list[str] = []
@@ -86,23 +92,22 @@ class Driver:
 
     def finished(self, request_ids: str | Iterable[str] | None, status: RequestStatus) -> None:
         """Requests ended from outside: aborted, failed, or everything at once (None)."""
-        try:
-            now = self._clock.monotonic_ns()
-            if request_ids is None:
-                request_ids = list(self._table.rows)
-            elif isinstance(request_ids, str):
-                request_ids = (request_ids,)
-            for request_id in request_ids:
-                self._leave(request_id, status, now)
-        except Exception:
-            self._failed("tracking the end of a request")
+        now = self._clock.monotonic_ns()
+        if request_ids is None:
+            request_ids = list(self._table.rows)
+        elif isinstance(request_ids, str):
+            request_ids = (request_ids,)
+        for request_id in request_ids:
+            self._leave(request_id, status, now)
 
     def _leave(self, request_id: str, status: RequestStatus, now_ns: int) -> None:
-        outcome = self._table.remove(request_id, status, now_ns)
-        if outcome is not None:
-            self._names = [""]  # its slot may soon belong to another request of the same name
-            timeline = self._table.timeline(outcome)
-            self._observers.call("request_finished", timeline=timeline, outcome=outcome)
+        try:
+            outcome = self._table.remove(request_id, status, now_ns)
+            if outcome is not None:
+                self._names = [""]  # its slot may soon belong to another request of the same name
+                self._pending.append((self._table.timeline(outcome), outcome))
+        except Exception:
+            self._failed("tracking the end of a request")
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -173,24 +178,25 @@ class Driver:
         now_ns: taken before vLLM processed the outputs, the earliest moment at which the tokens existed here.
         """
         begin = time.perf_counter_ns()
+        planned = self._in_flight.pop(id(output), None)
+        groups = [outputs.outputs for outputs in results.values()]
+        outs = groups[0] if len(groups) == 1 else [out for group in groups for out in group]
+        last = [out for out in outs if out.finish_reason is not None]
         try:
-            batch, ended = self._take_tokens(results, now_ns)
-            planned = self._in_flight.pop(id(output), None)
+            emission = self._take_tokens(outs, last, now_ns)
             if planned is not None:
-                self._observe(planned, batch, now_ns)
-            for request_id, status in ended:
-                self._leave(request_id, status, now_ns)
+                self._observe(planned, emission, now_ns)
         except Exception:
             self._failed("measuring a step")
+        for out in last:
+            self._leave(out.request_id, status_of(str(out.finish_reason)), now_ns)
+        idle = not (self._scheduler.running or self._scheduler.waiting)
+        if idle or not self._model.ready or self._due(now_ns):
+            self.flush()
         self._policy_ns += time.perf_counter_ns() - begin
         self._send(results)
 
-    def _take_tokens(
-        self, results: Mapping[int, Any], now_ns: int
-    ) -> tuple[TokenBatch, list[tuple[str, RequestStatus]]]:
-        outs = [out for outputs in results.values() for out in outputs.outputs]
-        last = [out for out in outs if out.finish_reason is not None]
-        ended = [(out.request_id, status_of(str(out.finish_reason))) for out in last]
+    def _take_tokens(self, outs: list[Any], last: list[Any], now_ns: int) -> Emission | None:
         if self._scheduler.num_spec_tokens or any(not out.new_token_ids for out in last):
             outs = [out for out in outs if out.new_token_ids]
             counts = np.array([len(out.new_token_ids) for out in outs], np.int64)
@@ -204,15 +210,14 @@ class Driver:
             self._known = np.array([row is not None for row in rows], bool)
             self._slots = np.array([row.slot for row in rows if row is not None], np.int64)
         if not len(self._slots):
-            return TokenBatch(now_ns, *NO_TOKENS), ended
+            return None
         if len(self._slots) < len(names):
             counts = counts[self._known]
-        return self._table.emit(self._slots, counts, now_ns), ended
+        return self._table.advance(self._slots, counts, now_ns)
 
-    def _observe(self, planned: Planned, batch: TokenBatch, now_ns: int) -> None:
+    def _observe(self, planned: Planned, emission: Emission | None, now_ns: int) -> None:
         start = max(planned.schedule_ns, self._last_end_ns)
         self._last_end_ns = now_ns
-        self._model.update(planned.shape, now_ns - start)
         plan = planned.plan
         record = StepRecord(
             planned.step,
@@ -234,7 +239,30 @@ class Driver:
             planned.fallback,
         )
         self._policy_ns = 0
-        self._observers.call("observe_step", record=record, tokens=batch)
+        self._pending.append((record, emission))
+
+    def _due(self, now_ns: int) -> bool:
+        """Whether enough has gathered to be observed.
+
+        After vLLM's own work our code is out of the processor's caches, and the first run of it costs several times the
+        next: a few steps observed together are far cheaper than one by one.
+        """
+        return now_ns - self._flushed_ns >= FLUSH_NS or len(self._pending) >= FLUSH_LENGTH
+
+    def flush(self) -> None:
+        """Hand what has gathered to model and observers, in the order in which it happened."""
+        pending, self._pending = self._pending, []
+        self._flushed_ns = self._last_end_ns
+        for what, detail in pending:
+            if not isinstance(what, StepRecord):
+                self._observers.call("request_finished", timeline=what, outcome=detail)
+                continue
+            tokens = detail.tokens() if detail else TokenBatch(what.end_ns, *NO_TOKENS)
+            self._observers.call("observe_step", record=what, tokens=tokens)
+            try:
+                self._model.update(what.shape, what.duration_ns)
+            except Exception:
+                self._failed("learning from a step")
 
     def _send(self, results: Mapping[int, Any]) -> None:
         """Attach the metrics to the statistics vLLM sends anyway; without a carrier they wait for the next step."""

@@ -22,6 +22,7 @@ FIELDS = {
     "sarathi_plugin": "plugins",
 }
 """Namespace attribute -> field of Settings."""
+EXCLUSIVE = "--scheduler and --scheduler-cls exclude each other; give one."
 
 _used = False
 
@@ -64,6 +65,9 @@ def resolve(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> N
     name = getattr(namespace, "scheduler", None)
     if name is None:
         return
+    chosen = getattr(namespace, "scheduler_cls", None)
+    if chosen is not None and not str(chosen).startswith("sarathi_plugin."):
+        parser.error(EXCLUSIVE)
     given = {field: getattr(namespace, dest, None) for dest, field in FIELDS.items()}
     try:
         settings = make_settings(getattr(namespace, "sarathi_config", None), scheduler=name, **given)
@@ -130,7 +134,7 @@ def refuse_orphans(parser: Any) -> None:
         if ours and name is None:
             parser.error(f"--{ours[0].replace('_', '-')} needs --scheduler NAME.")
         if name is not None and not str(namespace.scheduler_cls).startswith("sarathi_plugin."):
-            parser.error("--scheduler and --scheduler-cls exclude each other; give one.")
+            parser.error(EXCLUSIVE)
         return namespace, rest
 
     parser.parse_known_args = parse_known_args

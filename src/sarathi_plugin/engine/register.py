@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError, Settings
 from sarathi_plugin.engine import contract
 from sarathi_plugin.engine.entry import settings_of
 from sarathi_plugin.engine.flags import add_flags, used_by_command_line
+
+if TYPE_CHECKING:
+    from sarathi_plugin.policies.base import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +66,19 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     """
     from sarathi_plugin import plugins
     from sarathi_plugin.engine import requests, stats
+    from sarathi_plugin.steptime.profile import load_profile
 
+    contract.log_beside_vllm()
     contract.check_version(contract.vllm_version())
     manager = plugins.manager_for(settings)
     policy = plugins.make_policy(settings, manager)
     plugins.make_step_time_model(settings, manager)
+    if settings.step_time_profile:
+        load_profile(settings.step_time_profile)
     classes = plugins.make_slo_classes(settings, manager)
     if arguments.enable_chunked_prefill is False:
         raise ConfigError("--scheduler needs chunked prefill; leave --no-enable-chunked-prefill out.")
+    given = dict(vars(arguments))
     if arguments.max_num_batched_tokens is None:
         length = arguments.max_model_len
         if policy.whole_prompts and not isinstance(length, int):
@@ -82,9 +90,10 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     config = create()
     if unsupported := unsupported_model(config):
         logger.warning("--scheduler has no effect: %s Stock scheduling stays in place.", unsupported)
-        config.scheduler_config.scheduler_cls = None
-        return config
+        vars(arguments).update(given, scheduler_cls=None)
+        return create()
     check_budget(settings, config)
+    check_whole_prompts(settings, policy, config)
     stats.extend_scheduler_stats()
     stats.install_stat_logger()
     requests.install_validation(tuple(classes))
@@ -120,4 +129,14 @@ def check_budget(settings: Settings, config: Any) -> None:
         raise ConfigError(
             f"--sarathi-token-budget {settings.token_budget} is below {least} (one token and "
             f"{least - 1} speculative ones); raise it."
+        )
+
+
+def check_whole_prompts(settings: Settings, policy: Policy, config: Any) -> None:
+    """Raises ConfigError when a policy that never splits a prompt could meet one that fits in no step."""
+    most, length = config.scheduler_config.max_num_batched_tokens, config.model_config.max_model_len
+    if policy.whole_prompts and most < length:
+        raise ConfigError(
+            f"The scheduler {settings.scheduler!r} never splits a prompt, so max_num_batched_tokens ({most}) must hold "
+            f"the longest ({length}); raise --max-num-batched-tokens or lower --max-model-len."
         )

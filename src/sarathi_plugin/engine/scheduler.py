@@ -90,6 +90,7 @@ def build_scheduler(*, settings: Settings, clock: Clock | None = None, **argumen
     vllm_config = arguments["vllm_config"]
     asynchronous = vllm_config.scheduler_config.async_scheduling
     scheduler = (SarathiAsyncScheduler if asynchronous else SarathiSyncScheduler)(**arguments)
+    contract.log_beside_vllm()
     version = contract.vllm_version()
     contract.check_version(version)
     contract.check_scheduler(scheduler, version)
@@ -139,11 +140,14 @@ def build_driver(scheduler: Any, settings: Settings, vllm_config: Any, clock: Cl
     parts = Parts(policy, model, table, buffer, observers, classes[settings.default_class], clock)
     observers.call("engine_started", info=info)
 
+    driver = Driver(scheduler, parts)
+
     def stop() -> None:
+        driver.flush()
         observers.call("engine_stopping")
         snapshot.close()
 
-    return Driver(scheduler, parts), stop
+    return driver, stop
 
 
 def open_snapshot(session: str, engine_index: int) -> Snapshot:

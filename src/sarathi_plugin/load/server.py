@@ -25,7 +25,7 @@ QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """No model downloads and no usage reports: what is measured does not wait for a network."""
 
 LOG_LINES = 15
-TERM_WAIT_S = 20.0
+TERM_WAIT_S = 10.0
 KILL_WAIT_S = 5.0
 
 
@@ -153,14 +153,19 @@ def stop_group(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Stop a process and its group, by its own id: politely, then for good."""
-    for sig, seconds in ((signal.SIGTERM, TERM_WAIT_S), (signal.SIGKILL, KILL_WAIT_S)):
-        try:
+    """Stop a process and its group, by its own id: politely, then for good; at once when interrupted meanwhile."""
+    try:
+        for sig, seconds in ((signal.SIGTERM, TERM_WAIT_S), (signal.SIGKILL, KILL_WAIT_S)):
             os.killpg(process.pid, sig)
-        except ProcessLookupError:
-            break
-        if _gone(process, clock() + seconds, clock, sleep):
-            break
+            if _gone(process, clock() + seconds, clock, sleep):
+                break
+    except ProcessLookupError:
+        pass
+    except BaseException:
+        # A second Ctrl-C, or a terminal that goes away: whoever is impatient must not leave a server behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=KILL_WAIT_S)
 

@@ -25,7 +25,7 @@ class Alternate(Policy):
 
     def plan(self, view: StepView) -> StepPlan:
         """Prompts on even steps, decodes on odd ones; whoever has no rival has every step."""
-        rivals = bool(view.decodes) and view.has_prefill_work
+        rivals = bool(view.decodes) and view.has_prefill_work and not view.previous_empty
         if rivals and (view.step % 2 or not (view.prefills or next_fits(view))):
             return StepPlan(
                 budget=self.token_budget,

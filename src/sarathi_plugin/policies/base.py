@@ -62,7 +62,7 @@ def by_arrival(rows: Iterable[RequestRow]) -> list[RequestRow]:
 
 def next_fits(view: StepView) -> bool:
     """Whether the prompt that waits longest could be admitted now: a place in the batch and memory for all of it."""
-    if not view.waiting_count or view.running >= view.max_requests:
+    if not view.waiting_count or view.previous_empty or view.running >= view.max_requests:
         return False
     waiting = view.waiting  # may be empty all the same: not every waiting request need be tracked
     return bool(waiting) and blocks_for(waiting[0].total_tokens, view.block_size) <= view.free_blocks

@@ -27,7 +27,7 @@ class PrefillFirst(Policy):
             return StepPlan(
                 limit="engine",
                 prefills=by_arrival(view.prefills),
-                skip_decodes=True,
+                skip_decodes=not view.previous_empty,
                 reason="a prompt is computed",
                 whole_prompts=True,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sarathi_plugin.telemetry.buffer import Message
-
-logger = logging.getLogger(__name__)
 
 BASE_LABELS = ("model_name", "engine")
 Family = Counter | Gauge | Histogram

@@ -70,6 +70,51 @@ NO_TOKENS = (EMPTY,) * 7
 """The columns of a TokenBatch that holds nothing."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Columns of the requests that yield tokens together.
+
+    step: D_d times tokens per step. before: tokens of each before this batch formed; fresh: some had none. deadline,
+    earliest, last (one moment for all, once they yielded together) and steps change as tokens come.
+    """
+
+    slots: IntArray
+    counts: IntArray
+    slo_index: IntArray
+    tbt: IntArray
+    step: IntArray
+    before: IntArray
+    fresh: bool
+    deadline: IntArray
+    earliest: int
+    last: IntArray | int
+    steps: int = 0
+
+
+@dataclass(slots=True)
+class Emission:
+    """One step's tokens, cheap to make; ``tokens`` works out the columns, later and out of the engine's way."""
+
+    now_ns: int
+    batch: _Batch
+    due: IntArray
+    missed: IntArray | None
+    last: IntArray | int
+    before: IntArray
+    steps: int
+
+    def tokens(self) -> TokenBatch:
+        """The columns."""
+        batch = self.batch
+        totals = self.before + (self.steps + 1) * batch.counts
+        gaps = np.full(len(totals), 0) + (self.now_ns - self.last)
+        if batch.fresh and not self.steps:
+            gaps[self.before == 0] = -1
+        return TokenBatch(
+            self.now_ns, batch.slots, batch.slo_index, batch.counts, gaps, self.missed, self.now_ns - self.due, totals
+        )
+
+
 class RequestTable:
     """All live requests of one engine. Not thread-safe: only the engine's thread writes.
 
@@ -102,7 +147,7 @@ class RequestTable:
         self.late = np.zeros(ROWS, np.int64)
         self.missed = np.zeros(ROWS, np.int64)
         self.tokens = np.zeros(ROWS, np.int64)
-        self._batch = self._batch_tbt = self._batch_slo = EMPTY
+        self._batch: _Batch | None = None
 
     def add(
         self, request_id: str, slo: SloClass, arrival_ns: int, prompt_tokens: int, max_tokens: int
@@ -131,34 +176,60 @@ class RequestTable:
 
     def emit(self, slots: IntArray, counts: IntArray, now_ns: int) -> TokenBatch:
         """Tokens arrived: ``counts[i] >= 1`` for the request in ``slots[i]`` (no slot twice, at least one)."""
-        if slots is not self._batch:  # the caller reuses the array while the batch stays the same
-            self._batch = slots
-            self._batch_tbt = self.tbt_ns[slots]
-            self._batch_slo = self.slo_index[slots]
-        step = self._batch_tbt * counts
-        deadline = self.deadline_ns[slots]
-        overdue = now_ns - deadline
-        if overdue.max() > 0:
+        return self.advance(slots, counts, now_ns).tokens()
+
+    def advance(self, slots: IntArray, counts: IntArray, now_ns: int) -> Emission:
+        """``emit``, but only what must happen now: deadlines. The rest is worked out when the Emission is asked.
+
+        The caller passes the same ``slots`` and ``counts`` objects while the batch stays the same: its columns are
+        then kept together, and what nobody reads meanwhile is written back when the batch changes.
+        """
+        batch = self._batch
+        if batch is None or slots is not batch.slots or counts is not batch.counts:
+            self._write_back()
+            batch = self._batch = self._gather(slots, counts)
+        due = batch.deadline
+        emission = Emission(now_ns, batch, due, None, batch.last, batch.before, batch.steps)
+        if now_ns > batch.earliest:
+            overdue = now_ns - due
             late = overdue > 0
-            missed = np.where(late, overdue // self._batch_tbt + 1, 0)
+            emission.missed = missed = np.where(late, overdue // batch.tbt + 1, 0)
             self.missed[slots] += missed
             self.late[slots] += late
-            deadline = np.where(late, now_ns, deadline)
-        else:
-            missed = None
-        self.deadline_ns[slots] = deadline + step
-        before = self.tokens[slots]
-        totals = before + counts
-        self.tokens[slots] = totals
-        gaps = now_ns - self.last_ns[slots]
-        self.last_ns[slots] = now_ns
-        if before.min() == 0:
-            first = before == 0
-            gaps[first] = -1
-            self.first_ns[slots[first]] = now_ns
+            due = np.where(late, now_ns, due)
+        batch.deadline = due + batch.step
+        batch.earliest = int(batch.deadline.min())
+        self.deadline_ns[slots] = batch.deadline
+        if batch.fresh and not batch.steps:
+            self.first_ns[slots[batch.before == 0]] = now_ns
+        batch.last = now_ns
+        batch.steps += 1
         if self.keep_tokens:
             self._keep(slots, counts, now_ns)
-        return TokenBatch(now_ns, slots, self._batch_slo, counts, gaps, missed, overdue, totals)
+        return emission
+
+    def _gather(self, slots: IntArray, counts: IntArray) -> _Batch:
+        before, deadline, tbt = self.tokens[slots], self.deadline_ns[slots], self.tbt_ns[slots]
+        return _Batch(
+            slots,
+            counts,
+            self.slo_index[slots],
+            tbt,
+            tbt * counts,
+            before,
+            bool(before.min() == 0),
+            deadline,
+            int(deadline.min()),
+            self.last_ns[slots],
+        )
+
+    def _write_back(self) -> None:
+        """Bring the columns of the last batch up to date; the deadlines always are."""
+        batch = self._batch
+        if batch is not None:
+            self.tokens[batch.slots] = batch.before + batch.steps * batch.counts
+            self.last_ns[batch.slots] = batch.last
+            self._batch = None
 
     def _keep(self, slots: IntArray, counts: IntArray, now_ns: int) -> None:
         by_slot = self._by_slot
@@ -176,6 +247,7 @@ class RequestTable:
         row = self.rows.pop(request_id, None)
         if row is None:
             return None
+        self._write_back()
         slot = row.slot
         late = stall = 0
         if status != "finished":
@@ -197,7 +269,6 @@ class RequestTable:
         )
         self.slo_index[slot] = FREE
         self._by_slot[slot] = None
-        self._batch = EMPTY
         self._free.append(slot)
         return outcome
 

@@ -62,6 +62,11 @@ class TargetTable:
         overdue = now - base - earned
         if overdue.max() > 0:
             late = overdue > 0
+            if late.all():
+                self._missed[index][slots] += overdue // target + 1
+                self._late[index][slots] += 1
+                self._base[index][slots] = now - earned
+                return
             self._missed[index][slots] += late * (overdue // target + 1)
             self._late[index][slots] += late
             self._base[index][slots] = np.where(late, now - earned, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sarathi_plugin.telemetry.buffer import MetricBuffer
     from sarathi_plugin.telemetry.snapshot import Snapshot
     from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+
+logger = logging.getLogger(__name__)
 
 EDGES_NS = np.array([round(edge * NS_PER_S) for edge in LATENCY_BUCKETS], np.int64)
 CALIBRATION_STEPS = 32
@@ -42,6 +45,7 @@ class Tracker:
         self._targets = TargetTable(targets_ns)
         self._decode_ns: deque[int] = deque(maxlen=CALIBRATION_STEPS)
         self._steps = 0
+        self._warned: set[str] = set()
 
     @hookimpl
     def observe_step(self, record: StepRecord, tokens: TokenBatch) -> None:
@@ -87,7 +91,17 @@ class Tracker:
         if len(self._decode_ns) == CALIBRATION_STEPS and self._steps % CALIBRATION_STEPS == 0:
             fastest = min(self._decode_ns)
             for slo in self._classes:
-                self._buffer.set("target_below_decode_step", float(slo.tbt_ns < fastest), (slo.name,))
+                below = slo.tbt_ns < fastest
+                self._buffer.set("target_below_decode_step", float(below), (slo.name,))
+                if below and slo.name not in self._warned:
+                    self._warned.add(slo.name)
+                    logger.warning(
+                        "SLO class %r allows %.1f ms per token, but a decode step alone takes %.1f ms on this engine: "
+                        "no scheduler can meet it.",
+                        slo.name,
+                        slo.tbt_ns / 1e6,
+                        fastest / 1e6,
+                    )
 
     def _observe_tokens(self, batch: TokenBatch, index: int, rows: np.ndarray | None) -> None:
         label = (self._classes[index].name,)
