@@ -77,6 +77,26 @@ def profile_prefill(
     guard(run, extra="load")
 
 
+@profile.command("steps")
+def profile_steps(
+    recording: Annotated[Path, typer.Argument(help="A file that --sarathi-record wrote.")],
+    out: Annotated[Path, typer.Option(help="Profile file to write.")] = Path("step-time-profile.json"),
+    hardware: Annotated[str, typer.Option(help="What it ran on, for the record.")] = "",
+) -> None:
+    """Save what the step-time model learned in a recorded run; a server starts from it with step_time_profile: FILE."""
+
+    def run() -> None:
+        from sarathi_plugin.steptime.profile import from_recording
+        from sarathi_plugin.telemetry.recording import read_recording
+
+        found = read_recording(recording)
+        profile = from_recording(found.head, found.step_time, hardware=hardware, source=recording.name)
+        out.write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"{out}: {len(found.steps)} steps, margin {profile.margin:.0%}")
+
+    guard(run, extra="load")
+
+
 def guard(run: Callable[[], None], *, extra: str) -> None:
     """Run a command; turn expected failures into one sentence and an exit code.
 

@@ -128,7 +128,8 @@ class StepView:
     """What a policy sees of the engine before one step. Long-lived and refilled in place; read-only for policies.
 
     decode_deadline_ns: when the token that this step would yield is due, per decode, steps in flight counted.
-    free_at_ns: when the engine is expected to be done with the steps in flight (``now_ns`` when idle).
+    previous_ns: ``now_ns`` of the plan before. free_at_ns: when the engine is expected to be done with the steps in
+    flight (``now_ns`` when idle).
     previous_empty: the last plan scheduled nothing although there was work and nothing was in flight; whatever this
     plan holds back then runs all the same.
     """
@@ -136,13 +137,14 @@ class StepView:
     __slots__ = (
         "block_size", "decode_context", "decode_deadline_ns", "decode_tokens", "decodes", "free_at_ns",
         "free_blocks", "load_waiting", "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns",
-        "model", "now_ns", "prefills", "previous_empty", "step", "total_blocks", "waiting_count",
+        "model", "now_ns", "prefills", "previous_empty", "previous_ns", "step", "total_blocks", "waiting_count",
     )  # fmt: skip
 
     def __init__(self, model: StepTimeModel) -> None:
         self.model = model
         self.step = 0
         self.now_ns = 0
+        self.previous_ns = 0
         self.free_at_ns = 0
         self.max_tokens = 0
         self.max_requests = 0

@@ -8,6 +8,7 @@ the engine goes on.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
@@ -106,19 +107,15 @@ def engine_stopping() -> None:
     """
 
 
-@hookspec
-def add_workloads(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    """Offer workloads for simulator and load client: ``register("my-load", factory)``.
+def markdown() -> str:
+    """The hooks as a section each, from the specifications above: what docs/hooks.md shows."""
+    sections = []
+    for name, function in list(globals().items()):
+        if hasattr(function, f"{PROJECT}_spec"):
+            arguments = ", ".join(inspect.signature(function).parameters)
+            sections.append(f"## `{name}({arguments})`\n\n{inspect.getdoc(function)}\n")
+    return "\n".join(sections)
 
-    Process: the command line's. Thread: main. Called once when a workload is looked up by name. Cost: free.
-    ``factory(rng)`` yields requests. An exception: the command ends with one sentence that names the plugin.
-    """
 
-
-@hookspec
-def add_report_sections(register: Callable[[str, Callable[..., str]], None]) -> None:
-    """Offer sections of the evaluation report: ``register("My section", render)``, which returns HTML.
-
-    Process: the command line's. Thread: main. Called once per report. Cost: free. An exception: the section is
-    replaced by one sentence that names the plugin.
-    """
+if __name__ == "__main__":
+    print(markdown())  # noqa: T201 - the generated block of docs/hooks.md

@@ -12,6 +12,7 @@ import json
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ class Trace:
     def gaps(self, name: str) -> list[int]:
         """Time between tokens of one request."""
         times = self.tokens[name]
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in pairwise(times)]
 
 
 class Engine:

@@ -84,7 +84,12 @@ class Spy:
 def watch(config: Any, spy: Spy, listener: Listener) -> Engine:
     clock = VirtualClock()
     scheduler = make_scheduler(
-        config, "test", clock=clock, observer=listener, installs={"test": spy, "models": Models()}, step_time="exact"
+        config,
+        "test",
+        clock=clock,
+        observer=listener,
+        installs={"test": spy, "models": Models()},
+        step_time="exact",
     )
     depth = 2 if config.scheduler_config.async_scheduling else 1
     spy.engine = Engine(scheduler, clock, linear_time(FIXED_NS, TOKEN_NS), depth=depth)
@@ -107,13 +112,17 @@ def test_measured_step_times_are_the_device_s(
     assert [r.duration_ns for r in records] == [s.duration_ns for s in trace.steps]
     assert [(r.start_ns, r.end_ns) for r in records] == [(s.start_ns, s.end_ns) for s in trace.steps]
     assert [r.shape.kind for r in records] == [s.kind for s in trace.steps]
-    assert [r.shape.prefill_tokens for r in records] == [sum(s.tokens[n] for n in s.prompts) for s in trace.steps]
+    assert [r.shape.prefill_tokens for r in records] == [
+        sum(s.tokens[n] for n in s.prompts) for s in trace.steps
+    ]
     naive = [r.end_ns - r.schedule_ns for r in records]
     assert (naive != [s.duration_ns for s in trace.steps]) == asynchronous
 
 
 @MODES
-@pytest.mark.parametrize("skip", [lambda step: False, lambda step: step % 4 == 0], ids=["all run", "some skipped"])
+@pytest.mark.parametrize(
+    "skip", [lambda step: False, lambda step: step % 4 == 0], ids=["all run", "some skipped"]
+)
 def test_a_deadline_is_that_of_the_token_this_step_would_yield(
     config_for: Callable[..., Any], asynchronous: bool, skip: Callable[[int], bool]
 ) -> None:
@@ -180,7 +189,9 @@ def test_a_late_token_in_flight_restarts_the_schedule_when_it_comes(config_for: 
 
 
 @MODES
-def test_the_online_model_predicts_a_linear_machine(config_for: Callable[..., Any], asynchronous: bool) -> None:
+def test_the_online_model_predicts_a_linear_machine(
+    config_for: Callable[..., Any], asynchronous: bool
+) -> None:
     config = config_for(budget=512, max_model_len=1024, asynchronous=asynchronous)
     clock, listener = VirtualClock(), Listener()
     scheduler = make_scheduler(config, "sarathi", clock=clock, observer=listener)
@@ -213,5 +224,7 @@ def test_speculative_tokens_of_one_step_are_a_gap_and_zeros(config_for: Callable
     gaps = [gap for name in trace.tokens for gap in trace.gaps(name)]
     seconds, buckets = histograms(engine.drain_messages())["tbt_seconds", ("standard",)]
     assert sum(buckets) == len(gaps)
-    assert buckets[0] == gaps.count(0), "the lowest bucket holds the zeros alone: no step takes under a millisecond"
+    assert buckets[0] == gaps.count(0), (
+        "the lowest bucket holds the zeros alone: no step takes under a millisecond"
+    )
     assert seconds == pytest.approx(sum(gaps) / 1e9)

@@ -165,7 +165,9 @@ def test_alternate_wastes_no_turn_on_a_prompt_that_does_not_fit(
     """A prefill turn with no memory for the next prompt would be an empty step, beside decodes that could run."""
     config = config_for(budget=1024, max_model_len=1024, asynchronous=asynchronous)
 
-    trace = run(config, "alternate", make_script(7, 40, gap_ms=20, output=(20, 120)), blocks=72, token_budget=256).trace
+    trace = run(
+        config, "alternate", make_script(7, 40, gap_ms=20, output=(20, 120)), blocks=72, token_budget=256
+    ).trace
 
     assert trace.preemptions > 0
     assert {step.kind for step in trace.steps} == {"decode", "prefill"}
@@ -215,7 +217,7 @@ def test_sarathi_misses_no_reachable_decode_deadline(
     tbt_ns = CLASSES[slo_class].tbt_ns
     for step in engine.trace.steps:
         if step.decodes and step.schedule_ns > since:
-            assert step.duration_ns <= 2 * tbt_ns * 1.05, "stall_cap x D_d"
+            assert step.duration_ns <= 4 * tbt_ns * 1.05, "stall_cap x D_d"
 
 
 def test_orca_misses_deadlines_on_the_same_work(config_for: Callable[..., Any]) -> None:

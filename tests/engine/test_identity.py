@@ -74,7 +74,7 @@ def test_sarathi_static_is_stock_vllm_with_that_budget(
     config_for: Callable[..., Any], asynchronous: bool, caching: bool, budget: int
 ) -> None:
     """Without preemption the two agree step by step. Stock vLLM keeps its running requests in order of admission; under
-    first-come-first-served only the one admitted last can have an unfinished prompt, so its decodes come first by themselves.
+    first-come-first-served only the one admitted last can have an unfinished prompt: decodes come first by themselves.
     """
     variant = {"max_model_len": 1024, "asynchronous": asynchronous, "prefix_caching": caching, "max_seqs": 64}
     script = make_script(5, aborts=6, shared=100, gap_ms=30)
@@ -88,7 +88,7 @@ def test_sarathi_static_is_stock_vllm_with_that_budget(
 
 
 def test_a_resumed_prompt_is_where_sarathi_static_and_stock_vllm_part(config_for: Callable[..., Any]) -> None:
-    """With priorities stock vLLM resumes and admits out of arrival order: ours still puts decodes first, so that a chunk
+    """With priorities stock vLLM resumes and admits out of arrival order: ours still puts decodes first, so a chunk
     never takes the budget of a decode. The decisions differ; the promise does not.
     """
     variant = {"max_model_len": 1024, "max_seqs": 64, "scheduling_policy": "priority"}

@@ -22,7 +22,7 @@ from sarathi_plugin.engine.entry import settings_of
 from tests.engine.emulator import MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.vllm
@@ -38,7 +38,9 @@ def vllm_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     inner = EngineArgs.create_engine_config
     monkeypatch.setattr(EngineArgs, "create_engine_config", getattr(inner, "__wrapped__", inner))
     flag_adder = EngineArgs.add_cli_args
-    monkeypatch.setattr(EngineArgs, "add_cli_args", staticmethod(getattr(flag_adder, "__wrapped__", flag_adder)))
+    monkeypatch.setattr(
+        EngineArgs, "add_cli_args", staticmethod(getattr(flag_adder, "__wrapped__", flag_adder))
+    )
     monkeypatch.setattr(EngineArgs, "_sarathi", False, raising=False)
     monkeypatch.setattr(loggers.StatLoggerManager, "__init__", loggers.StatLoggerManager.__init__)
     monkeypatch.setattr(InputProcessor, "process_inputs", InputProcessor.process_inputs)
@@ -133,13 +135,17 @@ def test_flags_win_over_our_yaml(tmp_path: Path) -> None:
         ("--sarathi-plugin", "x"),
     ],
 )  # fmt: skip
-def test_a_flag_without_a_scheduler_is_a_mistake(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+def test_a_flag_without_a_scheduler_is_a_mistake(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
     assert refusal(capsys, *words) == f"{words[0]} needs --scheduler NAME."
 
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("swap", [False, True])
-def test_scheduler_and_scheduler_cls_exclude_each_other(capsys: pytest.CaptureFixture[str], swap: bool) -> None:
+def test_scheduler_and_scheduler_cls_exclude_each_other(
+    capsys: pytest.CaptureFixture[str], swap: bool
+) -> None:
     pair = ["--scheduler", "sarathi"], ["--scheduler-cls", "some.where.Scheduler"]
 
     sentence = refusal(capsys, *(pair[1] + pair[0] if swap else pair[0] + pair[1]))
@@ -148,7 +154,9 @@ def test_scheduler_and_scheduler_cls_exclude_each_other(capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("registered")
-def test_an_unknown_scheduler_is_answered_with_the_nearest_names_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_scheduler_is_answered_with_the_nearest_names_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     sentence = refusal(capsys, "--scheduler", "sarati")
 
     assert sentence.startswith("Unknown scheduler 'sarati'; known: sarathi, sarathi-static, ")
@@ -228,7 +236,7 @@ def test_the_namespace_survives_pickling_with_its_scheduler(model: Path) -> None
     """With several API servers the parsed namespace is pickled, and each child reads it anew."""
     namespace = parse("--scheduler", "sarathi", "--sarathi-tbt-ms", "40", "--model", str(model))
 
-    arguments = AsyncEngineArgs.from_cli_args(pickle.loads(pickle.dumps(namespace)))  # noqa: S301 - our own
+    arguments = AsyncEngineArgs.from_cli_args(pickle.loads(pickle.dumps(namespace)))
 
     assert arguments.scheduler_cls == namespace.scheduler_cls
     settings = settings_of(arguments.scheduler_cls)
@@ -283,7 +291,9 @@ def test_without_scheduler_nothing_of_vllm_changes(vllm_alone: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("settings", [{}, {"tbt_ms": 33}, {"policy": {"stall_cap": 5}}, {"slo": "gap"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"tbt_ms": 33}, {"policy": {"stall_cap": 5}}, {"slo": "gap"}], ids=str
+)
 def test_settings_stay_out_of_the_compile_cache_key(model: Path, settings: dict[str, Any]) -> None:
     stock = config(model, max_num_batched_tokens=2048)
     ours = config(model, max_num_batched_tokens=2048, **engine_arguments("sarathi", **settings))
@@ -371,7 +381,8 @@ def test_offline_arguments_build_our_scheduler(model: Path) -> None:
 
     assert factory.func.__name__ == "build_scheduler"
     assert factory.keywords["settings"].tbt_ms == 44
-    assert pickle.loads(pickle.dumps(ours.scheduler_config)).scheduler_cls == ours.scheduler_config.scheduler_cls  # noqa: S301
+    copied = pickle.loads(pickle.dumps(ours.scheduler_config))
+    assert copied.scheduler_cls == ours.scheduler_config.scheduler_cls
 
 
 def comparable(built: Any) -> str:
@@ -379,9 +390,7 @@ def comparable(built: Any) -> str:
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_pooling_model_keeps_stock_scheduling(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pooling_model_keeps_stock_scheduling(model: Path, caplog: pytest.LogCaptureFixture) -> None:
     stock = config(model, runner="pooling")
 
     ours = config(model, runner="pooling", **engine_arguments("sarathi"))

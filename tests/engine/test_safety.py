@@ -93,7 +93,9 @@ def serve(config_for: Callable[..., Any]) -> Callable[..., Engine]:
 
 
 @MODES
-def test_a_policy_that_always_raises_is_switched_off(serve: Callable[..., Engine], asynchronous: bool) -> None:
+def test_a_policy_that_always_raises_is_switched_off(
+    serve: Callable[..., Engine], asynchronous: bool
+) -> None:
     def plan(view: Any) -> Any:
         raise BOOM
 
@@ -122,7 +124,9 @@ def test_a_step_that_falls_back_is_stock_to_the_last_lever(serve: Callable[..., 
     """The plan breaks off half applied: nothing of it may stay."""
 
     def plan(view: Any) -> Any:
-        return StepPlan(budget=1, whole_prompts=True, skip_decodes=True, max_running="many" if view.step % 2 else 1)
+        return StepPlan(
+            budget=1, whole_prompts=True, skip_decodes=True, max_running="many" if view.step % 2 else 1
+        )
 
     def stock(view: Any) -> Any:
         return StepPlan()
@@ -161,7 +165,9 @@ NONSENSE: dict[str, Callable[[Any], Any]] = {
 
 @MODES
 @pytest.mark.parametrize("what", NONSENSE)
-def test_nonsense_never_stalls_the_engine(serve: Callable[..., Engine], asynchronous: bool, what: str) -> None:
+def test_nonsense_never_stalls_the_engine(
+    serve: Callable[..., Engine], asynchronous: bool, what: str
+) -> None:
     engine = serve(NONSENSE[what], asynchronous=asynchronous, count=12, limit=60_000)
 
     for step in engine.trace.steps:
@@ -169,15 +175,18 @@ def test_nonsense_never_stalls_the_engine(serve: Callable[..., Engine], asynchro
 
 
 @MODES
-def test_a_policy_that_holds_everything_back_loses_every_other_turn_at_most(
+def test_a_policy_that_holds_everything_back_loses_few_turns(
     serve: Callable[..., Engine], asynchronous: bool
 ) -> None:
     engine = serve(NONSENSE["skip all"], asynchronous=asynchronous)
 
-    assert engine.trace.empty <= len(engine.trace.steps) + 10
+    # One empty turn before each step; running ahead, one more, planned while that step executes.
+    assert engine.trace.empty <= engine.depth * len(engine.trace.steps) + 10
 
 
-def test_whole_prompts_that_fit_in_no_step_are_split_rather_than_never_served(serve: Callable[..., Engine]) -> None:
+def test_whole_prompts_that_fit_in_no_step_are_split_rather_than_never_served(
+    serve: Callable[..., Engine],
+) -> None:
     """The configuration refuses this; should it come about all the same, serving goes first."""
     engine = serve("orca")
 
@@ -185,8 +194,12 @@ def test_whole_prompts_that_fit_in_no_step_are_split_rather_than_never_served(se
     assert longest > 512 == engine.scheduler.max_num_scheduled_tokens
 
 
-@pytest.mark.parametrize("policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"])
-def test_a_policy_keeps_its_hands_off_what_it_was_not_given(serve: Callable[..., Engine], policy: str) -> None:
+@pytest.mark.parametrize(
+    "policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"]
+)
+def test_a_policy_keeps_its_hands_off_what_it_was_not_given(
+    serve: Callable[..., Engine], policy: str
+) -> None:
     counters = counted(serve(policy).drain_messages())
 
     assert ("policy_fallbacks", ()) not in counters
@@ -229,7 +242,9 @@ def test_an_observer_that_raises_is_alone_in_it(serve: Callable[..., Engine]) ->
     engine.scheduler.shutdown()
 
 
-def test_the_engine_outlives_its_own_tracker(serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_outlives_its_own_tracker(
+    serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Any, record: Any) -> None:
         raise BOOM
 
@@ -279,7 +294,9 @@ def test_an_unknown_class_gets_the_default_and_is_counted(config_for: Callable[.
 
 
 @MODES
-@pytest.mark.parametrize("policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"])
+@pytest.mark.parametrize(
+    "policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"]
+)
 def test_requests_beyond_the_table_are_served_unmeasured(
     serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, policy: str, asynchronous: bool
 ) -> None:
@@ -300,7 +317,9 @@ def test_shutdown_ends_everybody(config_for: Callable[..., Any]) -> None:
     from vllm.v1.request import RequestStatus
 
     clock, listener = VirtualClock(), Listener()
-    scheduler = make_scheduler(config_for(budget=512, max_model_len=1024), "sarathi", clock=clock, observer=listener)
+    scheduler = make_scheduler(
+        config_for(budget=512, max_model_len=1024), "sarathi", clock=clock, observer=listener
+    )
     engine = Engine(scheduler, clock, linear_time(5 * MS, MS // 50))
     for _ in range(5):
         engine.submit(clock.ns, 200, 50)
@@ -360,7 +379,7 @@ def test_a_supported_or_unknown_vllm_passes(version: str) -> None:
 def test_without_the_optional_gate_the_other_one_is_used(
     config_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vLLM 0.30 gates admission by max_num_running_reqs alone, and asserts on it: it must not go below the running ones."""
+    """vLLM 0.30 gates admission by max_num_running_reqs alone and asserts on it: never below the running ones."""
     gate = property(lambda self: self.max_num_running_reqs, lambda self, value: None)
     monkeypatch.setattr(SarathiSyncScheduler, "max_num_active_reqs", gate, raising=False)
     clock = VirtualClock()

@@ -45,11 +45,11 @@ CURVED = st.builds(
     st.tuples(*[st.floats(0, 1e-3) for _ in range(5)]),
 )
 MODELS = STAIRS | CURVED
-LIMITS = st.integers(-3, 300)
+LIMITS = st.integers(-3, 120)
 CONTEXTS = st.integers(0, 100_000)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(model=MODELS, context=CONTEXTS, limit=LIMITS, time_ns=st.integers(0, 40_000))
 def test_largest_chunk_is_the_largest_that_fits_the_time(
     model: Staircase | OnlineModel, context: int, limit: int, time_ns: int
@@ -62,8 +62,8 @@ def test_largest_chunk_is_the_largest_that_fits_the_time(
     assert largest_chunk(model, SHAPE, context, limit, time_ns) == max(fitting, default=0)
 
 
-@settings(deadline=None, max_examples=300)
-@given(model=MODELS, context=CONTEXTS, limit=st.integers(1, 300), share=st.floats(0, 0.95))
+@settings(deadline=None, max_examples=200)
+@given(model=MODELS, context=CONTEXTS, limit=st.integers(1, 120), share=st.floats(0, 0.95))
 def test_efficient_chunk_is_the_smallest_whose_work_is_its_share_of_the_step(
     model: Staircase | OnlineModel, context: int, limit: int, share: float
 ):

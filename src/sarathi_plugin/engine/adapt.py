@@ -49,7 +49,7 @@ class Adapter:
         """Bring the view up to date with the scheduler, before a step."""
         scheduler, view = self._scheduler, self.view
         view.step += 1
-        view.now_ns = now_ns
+        view.previous_ns, view.now_ns = view.now_ns, now_ns
         view.free_at_ns = max(now_ns, free_at_ns)
         running = scheduler.running
         prefills = [request for request in running if request.is_prefill_chunk]

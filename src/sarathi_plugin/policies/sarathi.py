@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sarathi_plugin.core import StepPlan
-from sarathi_plugin.policies.base import Policy
+from sarathi_plugin.policies.base import Policy, blocks_for
 from sarathi_plugin.policies.sizing import available_time_ns, efficient_chunk, largest_chunk, needed_time_ns
 
 if TYPE_CHECKING:
@@ -25,9 +25,27 @@ BANKING = 0.8
 """A decode step shorter than this share of D_d banks slack, so a prompt may wait a step for a chunk worth its price."""
 
 
-def by_urgency(rows: Iterable[RequestRow]) -> list[RequestRow]:
-    """Earliest first-token deadline first; it ages by itself, as deadlines stand still."""
-    return sorted(rows, key=lambda row: row.prefill_deadline_ns)
+PATIENCE = 4
+"""A prompt that is late by this many times its own allowance goes before all others: nobody starves."""
+
+
+def urgency(row: RequestRow, now_ns: int) -> tuple[int, int]:
+    """Sort key of a prompt, smallest first.
+
+    Those that can still be on time by earliest deadline (EDF). After them the late ones, shortest first: each of them
+    misses one more deadline per D_d whoever goes first, so finishing the short ones first loses least.
+    """
+    late_ns = now_ns - row.prefill_deadline_ns
+    if late_ns <= 0:
+        return 1, row.prefill_deadline_ns
+    if late_ns > PATIENCE * (row.prefill_deadline_ns - row.arrival_ns):
+        return 0, row.arrival_ns
+    return 2, row.remaining_tokens
+
+
+def by_urgency(rows: Iterable[RequestRow], now_ns: int) -> list[RequestRow]:
+    """Prompts, the most urgent first."""
+    return sorted(rows, key=lambda row: urgency(row, now_ns))
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Sarathi(Policy):
 
     slo: Literal["deadline", "gap"] = "deadline"
     token_budget: Annotated[int, Field(gt=0)] | None = None
-    stall_cap: Annotated[float, Field(ge=1)] = 2.0
+    stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
     cold_chunk: Annotated[int, Field(gt=0)] = 128
     efficiency: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -57,17 +75,36 @@ class Sarathi(Policy):
         """Size the step, order the prompts."""
         if not view.has_prefill_work:
             return StepPlan(limit="no prompts")
-        prefills = by_urgency(view.prefills)
-        chunk, limit, available = self._chunk(view, prefills)
-        partial = len(prefills)
+        now = view.now_ns
+        prefills = by_urgency(view.prefills, now)
+        waiting = by_urgency(view.waiting, now) if view.waiting_count else []
+        overtakes = bool(waiting) and self._overtakes(waiting[0], prefills, view)
+        chunk, limit, available = self._chunk(view, waiting[:1] if overtakes else prefills)
+        crowded = len(prefills) >= self.max_partial and not (
+            overtakes and waiting[0].remaining_tokens <= chunk
+        )
+        skip = overtakes and not crowded and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
             limit=limit,
             prefills=prefills,
-            waiting=by_urgency(view.waiting) if chunk and view.waiting_count > 1 else None,
-            max_running=view.running if partial >= self.max_partial else None,
+            waiting=waiting if chunk and len(waiting) > 1 else None,
+            # The engine gives budget to prompts under way first; without them it reaches the waiting one.
+            skip_prefills=skip,
+            reason="a more urgent prompt waits" if skip else "",
+            max_running=view.running if crowded else None,
             available_ns=available,
+            relegated=sum(view.previous_ns < row.prefill_deadline_ns < now for row in [*prefills, *waiting]),
         )
+
+    @staticmethod
+    def _overtakes(first: RequestRow, prefills: list[RequestRow], view: StepView) -> bool:
+        """Whether the most urgent waiting prompt should go before those under way, and can be admitted."""
+        if not prefills or view.previous_empty or view.running >= view.max_requests:
+            return False
+        if urgency(first, view.now_ns) >= urgency(prefills[0], view.now_ns):
+            return False
+        return blocks_for(first.total_tokens, view.block_size) <= view.free_blocks
 
     def _chunk(self, view: StepView, prefills: list[RequestRow]) -> tuple[int, str, int | None]:
         """(prompt tokens, what bound them, time available) of this step."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from sarathi_plugin.config import ConfigError, Strict, explain
 from sarathi_plugin.steptime.features import FEATURES, SCALE
 from sarathi_plugin.steptime.online import OnlineModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROFILE_WEIGHT = 1.0
 """How many recent one-second steps a loaded profile counts for before new steps outweigh it."""
@@ -27,10 +30,29 @@ class StepTimeProfile(Strict):
     source: str = Field(default="", description="How it came about.")
 
 
-def save_profile(model: OnlineModel, path: str, *, source: str = "", **about: str) -> None:
+def save_profile(model: OnlineModel, path: str, /, *, source: str = "", **about: str) -> None:
     """Write what the model has learned. Raises OSError."""
     profile = StepTimeProfile(coefficients=model.coefficients, margin=model.margin, source=source, **about)
     Path(path).write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def from_recording(
+    head: Mapping[str, Any], step_time: Mapping[str, Any], *, hardware: str, source: str
+) -> StepTimeProfile:
+    """The profile of a recorded run, from its head and its last step-time line. Raises ConfigError without one."""
+    coefficients = step_time.get("coefficients")
+    if not coefficients:
+        raise ConfigError(
+            f"{source} holds no step-time model: it is too short, or another kind of model served."
+        )
+    return StepTimeProfile(
+        coefficients=coefficients,
+        margin=step_time["margin"],
+        model=head["model_name"],
+        hardware=hardware,
+        vllm_version=head["vllm_version"],
+        source=f"learned online, {source}",
+    )
 
 
 def load_profile(path: str) -> OnlineModel:

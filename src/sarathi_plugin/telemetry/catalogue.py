@@ -88,3 +88,7 @@ def markdown() -> str:
     head = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
     rows = (f"| `{m.full_name}` | {m.kind} | {', '.join(m.labels) or '-'} | {m.help} |" for m in CATALOGUE)
     return head + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown())  # noqa: T201 - the generated block of docs/metrics.md

@@ -25,7 +25,7 @@ FLUSH_S = 0.5
 BACKLOG = 100_000
 """Records waiting for the disk; beyond it new ones are dropped and counted."""
 
-MODEL_LINE_EVERY = 1000
+MODEL_LINE_EVERY = 200
 
 
 class Recorder:

@@ -107,11 +107,18 @@ class Emission:
         """The columns."""
         batch = self.batch
         totals = self.before + (self.steps + 1) * batch.counts
-        gaps = np.full(len(totals), 0) + (self.now_ns - self.last)
+        gaps = self.now_ns - self.last + np.zeros(len(totals), np.int64)
         if batch.fresh and not self.steps:
             gaps[self.before == 0] = -1
         return TokenBatch(
-            self.now_ns, batch.slots, batch.slo_index, batch.counts, gaps, self.missed, self.now_ns - self.due, totals
+            self.now_ns,
+            batch.slots,
+            batch.slo_index,
+            batch.counts,
+            gaps,
+            self.missed,
+            self.now_ns - self.due,
+            totals,
         )
 
 

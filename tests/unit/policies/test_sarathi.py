@@ -1,6 +1,6 @@
 """``sarathi``: how deadlines, the step-time model and its limits size a step, and who comes first.
 
-The machine is linear and known (10 ms a step, 1 ms a decode, 0.1 ms a prompt token), so every chunk is worked out by hand.
+The machine is linear and known (10 ms a step, 1 ms a decode, 0.1 ms a prompt token), so chunks are worked out by hand.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import pytest
 from sarathi_plugin.config import ConfigError, Settings
 from sarathi_plugin.core import NS_PER_MS
 from sarathi_plugin.policies.sarathi import Sarathi, by_urgency
-from tests.unit.policies.views import INTERACTIVE, LinearModel, make_row, make_view
+from tests.unit.policies.views import INTERACTIVE, NOW, LinearModel, make_row, make_view
 
-SARATHI = Sarathi()
+KNOBS = {"stall_cap": 2, "idle_cap": 8, "cold_chunk": 128, "efficiency": 0.25, "max_partial": 4}
+"""What the chunks below are worked out for, whatever the defaults are."""
+
+SARATHI = Sarathi(**KNOBS)
 PROMPT = [make_row(tokens=20_000)]
 DUE = [100.0] * 10
 """Ten decodes, which take 20 ms by themselves."""
@@ -187,26 +190,117 @@ def test_prompts_that_only_wait_are_work_too():
 
 # -- order -------------------------------------------------------------------------------------------------------
 
+# Arrived and due, milliseconds from now; computed of 1000 tokens.
+EARLY = make_row("early", arrived_ms=-900, due_ms=500)
+SOON = make_row("soon", arrived_ms=-10, due_ms=50)
+LATE_LONG = make_row("late, long", tokens=3000, arrived_ms=-2000, due_ms=-500)
+LATE_SHORT = make_row("late, short", tokens=200, arrived_ms=-1000, due_ms=-10)
+LATE_NEARLY_DONE = make_row("late, nearly done", tokens=3000, computed=2900, arrived_ms=-2000, due_ms=-900)
+STARVED = make_row("starved", tokens=9000, arrived_ms=-1260, due_ms=-1010)  # 250 ms allowed, 1010 late
+STARVED_LONGER = make_row("starved longer", tokens=9000, arrived_ms=-5000, due_ms=-4800)
 
-def test_the_prompt_due_first_comes_first_whenever_it_arrived():
-    early = make_row("early", arrived_ms=-900, due_ms=500)
-    late = make_row("late", arrived_ms=-10, due_ms=50)
-    lost = make_row("lost", arrived_ms=-5000, due_ms=-3000)
-    assert [row.request_id for row in by_urgency([early, late, lost])] == ["lost", "late", "early"]
-    plan = SARATHI.plan(make_view(DUE, [early, late], [early, lost, late]))
-    assert list(plan.prefills) == [late, early]
-    assert list(plan.waiting) == [lost, late, early]
+
+def test_prompts_that_can_be_on_time_come_by_deadline_whenever_they_arrived():
+    assert by_urgency([EARLY, SOON], NOW) == [SOON, EARLY]
 
 
-def test_equal_deadlines_keep_their_order():
+def test_late_prompts_come_after_those_that_can_be_on_time_shortest_work_first():
+    rows = [LATE_LONG, LATE_SHORT, EARLY, LATE_NEARLY_DONE]
+    assert by_urgency(rows, NOW) == [EARLY, LATE_NEARLY_DONE, LATE_SHORT, LATE_LONG]
+
+
+def test_nobody_starves_who_is_late_by_four_times_its_allowance():
+    rows = [EARLY, STARVED, LATE_SHORT, STARVED_LONGER]
+    assert by_urgency(rows, NOW) == [STARVED_LONGER, STARVED, EARLY, LATE_SHORT]
+    patient = make_row("patient", tokens=9000, arrived_ms=-1250, due_ms=-1000)  # 250 ms allowed, 1000 late
+    assert by_urgency([EARLY, patient], NOW) == [EARLY, patient]
+
+
+def test_a_prompt_due_this_very_moment_can_be_on_time():
+    assert by_urgency([LATE_NEARLY_DONE, make_row("now", due_ms=0)], NOW)[0].request_id == "now"
+
+
+def test_equal_urgency_keeps_its_order():
     rows = [make_row(str(i), due_ms=5) for i in range(5)]
-    assert by_urgency(rows) == rows
+    assert by_urgency(rows, NOW) == rows
 
 
-def test_the_queue_is_not_read_when_nobody_can_be_admitted_or_chosen():
-    queue = [make_row("a", due_ms=5), make_row("b", due_ms=1)]
-    assert SARATHI.plan(make_view([25.0] * 10, PROMPT, queue)).waiting is None  # banking
-    assert SARATHI.plan(make_view(DUE, PROMPT, queue[:1])).waiting is None
+def test_the_plan_orders_prompts_under_way_and_the_queue():
+    plan = SARATHI.plan(make_view(DUE, [LATE_LONG, SOON], [EARLY, LATE_SHORT, STARVED]))
+    assert list(plan.prefills) == [SOON, LATE_LONG]
+    assert list(plan.waiting) == [STARVED, EARLY, LATE_SHORT]
+
+
+def test_a_queue_of_one_has_no_order():
+    assert SARATHI.plan(make_view(DUE, PROMPT, [EARLY])).waiting is None
+
+
+def test_the_queue_keeps_its_order_while_the_step_carries_no_prompt():
+    plan = SARATHI.plan(make_view([25.0] * 10, PROMPT, [EARLY, SOON]))
+    assert (plan.limit, plan.waiting) == ("banking", None)
+
+
+def test_prompts_are_counted_as_stepped_back_in_the_plan_in_which_they_become_late():
+    view = make_view(DUE, [LATE_SHORT, EARLY], [make_row("late too", due_ms=-19)], previous_ms=-20)
+    assert SARATHI.plan(view).relegated == 2
+    view = make_view(DUE, [LATE_SHORT, LATE_LONG, EARLY], previous_ms=-10)  # late already in the plan before
+    assert SARATHI.plan(view).relegated == 0
+
+
+# -- overtaking --------------------------------------------------------------------------------------------------
+
+
+def test_a_more_urgent_prompt_overtakes_those_under_way():
+    plan = SARATHI.plan(make_view(DUE, [EARLY], [LATE_SHORT, SOON]))
+    assert plan.skip_prefills
+    assert plan.reason
+    assert plan.waiting[0] is SOON
+    assert (plan.budget, plan.max_running) == (810, None)
+
+
+def test_the_chunk_is_sized_for_the_prompt_that_overtakes():
+    model = LinearModel(pair_ms=0.0001)
+    under_way = make_row("under way", tokens=9000, computed=4000, due_ms=500)
+    assert chunk_of(SARATHI, DUE, [under_way], model=model) == (157, "slack")
+    assert chunk_of(SARATHI, DUE, [under_way], [SOON], model=model) == (612, "slack")
+
+
+@pytest.mark.parametrize(
+    ("queue", "state"),
+    [
+        ([EARLY], {}),
+        ([LATE_SHORT], {}),
+        ([SOON], {"previous_empty": True}),
+        ([SOON], {"max_requests": 11}),
+        ([SOON], {"free_blocks": 62}),  # 1000 tokens need 63
+    ],
+    ids=["due later", "late", "nothing ran before", "batch full", "no memory"],
+)
+def test_nobody_is_overtaken_by_one_who_is_not_more_urgent_or_cannot_start(
+    queue: list[RequestRow], state: dict[str, object]
+):
+    plan = SARATHI.plan(make_view(DUE, [make_row("under way", due_ms=100)], queue, **state))
+    assert not plan.skip_prefills
+    assert not plan.reason
+
+
+def test_the_last_free_block_and_place_let_it_overtake():
+    view = make_view(DUE, [EARLY], [SOON], max_requests=12, free_blocks=63)
+    assert SARATHI.plan(view).skip_prefills
+
+
+def test_nobody_is_overtaken_while_the_step_carries_no_prompt():
+    plan = SARATHI.plan(make_view([25.0] * 10, [EARLY], [SOON]))
+    assert (plan.limit, plan.skip_prefills, plan.reason) == ("banking", False, "")
+
+
+def test_at_the_limit_of_prompts_under_way_one_overtakes_only_if_its_step_finishes_it():
+    crowd = [make_row(str(i), due_ms=500 + i) for i in range(4)]
+    short, long = make_row("short", tokens=800, due_ms=50), make_row("long", tokens=801, due_ms=50)
+    plan = SARATHI.plan(make_view(DUE, crowd, [short]))
+    assert (plan.skip_prefills, plan.max_running) == (True, None)
+    plan = SARATHI.plan(make_view(DUE, crowd, [long]))
+    assert (plan.skip_prefills, plan.max_running) == (False, 14)
 
 
 @pytest.mark.parametrize(("partial", "gate"), [(0, None), (3, None), (4, 14), (6, 16)])
@@ -229,7 +323,7 @@ def test_it_serves_with_8192_tokens_unless_the_user_wants_fewer():
 
 
 def test_the_meaning_of_an_slo_comes_from_the_settings():
-    assert Sarathi.from_settings(Settings()) == SARATHI
+    assert Sarathi.from_settings(Settings()) == Sarathi()
     assert Sarathi.from_settings(Settings(slo="gap")).slo == "gap"
 
 

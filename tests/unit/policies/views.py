@@ -83,11 +83,13 @@ def make_view(
     free_blocks: int = 1000,
     total_blocks: int = 4096,
     previous_empty: bool = False,
+    previous_ms: float = -20.0,
 ) -> StepView:
     """A view of an engine: one decode per entry of ``decodes_due_ms``, due so many milliseconds after now."""
     view = StepView(model or LinearModel())
     view.step = step
     view.now_ns = NOW
+    view.previous_ns = NOW + round(previous_ms * NS_PER_MS)
     view.free_at_ns = NOW + round(free_at_ms * NS_PER_MS)
     view.max_tokens = max_tokens
     view.max_requests = max_requests

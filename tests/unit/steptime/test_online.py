@@ -1,0 +1,76 @@
+"""The model that learns while it serves: when it is ready, and what it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.steptime.online import MARGIN_RANGE, READY_PREFILLS, OnlineModel
+
+DECODE = StepShape(4, 4, 1000)
+MIXED = StepShape(4, 4, 1000, 128, 8192.0)
+
+
+def test_before_anything_was_seen_steps_are_thought_slow():
+    model = OnlineModel()
+    assert not model.ready
+    assert model.margin == MARGIN_RANGE[1]
+    assert model.predict_ns(MIXED) > 80_000_000
+    assert model.predict_ns(StepShape()) == 20_000_000
+
+
+def test_it_is_ready_after_enough_steps_with_prompt_tokens():
+    model = OnlineModel()
+    for _ in range(50):
+        model.update(DECODE, 10_000_000)
+    assert not model.ready
+    for seen in range(READY_PREFILLS):
+        assert not model.ready, seen
+        model.update(MIXED, 20_000_000)
+    assert model.ready
+
+
+def test_the_first_steps_correct_the_prior_at_once():
+    model = OnlineModel()
+    for _ in range(READY_PREFILLS):
+        model.update(MIXED, 5_000_000)
+    assert model.predict_ns(MIXED) == pytest.approx(5_000_000, rel=0.25)
+
+
+@pytest.mark.parametrize(("shape", "took"), [(MIXED, 0), (MIXED, -7), (StepShape(), 50_000_000)])
+def test_a_step_without_duration_or_content_teaches_nothing(shape: StepShape, took: int):
+    model = OnlineModel()
+    for _ in range(20):
+        model.update(shape, took)
+    assert model.coefficients == OnlineModel().coefficients
+    assert not model.ready
+
+
+def test_coefficients_are_in_seconds_per_unit():
+    model = OnlineModel((0.01, 0.02, 0.03, 0.04, 0.05))
+    assert model.coefficients == pytest.approx(
+        {
+            "step": 0.01,
+            "decode_token": 2e-4,
+            "decode_context_token": 3e-7,
+            "prefill_token": 4e-5,
+            "prefill_pair": 5e-8,
+        }
+    )
+    assert model.predict_ns(StepShape(1, 100, 100_000, 1000, 1e6)) == pytest.approx(150_000_000)
+
+
+def test_a_trained_model_is_ready_and_keeps_its_margin():
+    model = OnlineModel(trained=True, margin=0.07)
+    assert model.ready
+    assert model.margin == 0.07
+
+
+def test_the_margin_covers_nine_steps_of_ten():
+    model = OnlineModel((0.01, 0.0, 0.0, 0.0, 0.0), weight=1e9, trained=True)  # will not move
+    for i in range(400):
+        model.update(DECODE, 13_000_000 if i % 8 == 0 else 10_500_000)  # one in eight is 30 % longer
+    assert model.margin == pytest.approx(0.30, abs=0.01)
+    for _ in range(400):
+        model.update(DECODE, 10_500_000)
+    assert model.margin == pytest.approx(0.05, abs=0.01)
