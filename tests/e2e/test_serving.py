@@ -45,7 +45,7 @@ def engine_started(info):
 
 @hookimpl
 def observe_step(record):
-    if FILE.exists() and record.shape.decode_rows >= 3:
+    if FILE.exists() and record.shape.decode_rows >= 4:
         FILE.unlink()
         time.sleep({STALL_S})
 '''
@@ -186,6 +186,9 @@ def test_the_client_counts_the_same_tokens(run: tuple[RunResult, Metrics, Record
 
 def test_the_client_sees_the_same_fluidity(run: tuple[RunResult, Metrics, Recording]) -> None:
     result, _, recording = run
+    lag_ms = result.dispatch_lag_p99_ns / 1e6
+    if lag_ms > 10:  # a fifth of the tightest D_d: then the client measured itself
+        pytest.skip(f"the machine is busy: the client itself sent {lag_ms:.0f} ms late")
     finished = [t for t in recording.timelines if t.status == "finished"]
 
     def fluidity(timelines: object) -> float:
@@ -213,9 +216,9 @@ def test_a_stall_is_seen_while_it_lasts(server: RunningServer, run: object) -> N
         for i in range(4)
     ]  # fmt: skip
     threads = [threading.Thread(target=client.send, args=(stream,)) for stream in streams]
+    (folder / "stall").touch()
     for thread in threads:
         thread.start()
-    (folder / "stall").touch()
     while (folder / "stall").exists():
         time.sleep(0.01)
     began = time.monotonic()
@@ -229,7 +232,7 @@ def test_a_stall_is_seen_while_it_lasts(server: RunningServer, run: object) -> N
     for thread in threads:
         thread.join()
     ages = []
-    for before, after, metrics in seen[6:]:  # slack banked before the stall is used up by then
+    for before, after, metrics in seen[11:]:  # slack banked before the stall is used up by then
         assert metrics.total("sarathi_requests_overdue", slo_class="interactive") == 4
         assert metrics.total("sarathi_requests_overdue", slo_class="standard") == 0
         ages.append((before, after, metrics.total("sarathi_oldest_overdue_seconds", slo_class="interactive")))

@@ -128,6 +128,7 @@ class Machine:
         assert self.read_levers() == self.levers
         assert set(scheduler.sarathi._table.rows) == set(scheduler.requests)
         assert len(scheduler.running) <= scheduler.max_num_running_reqs
+        assert scheduler.sarathi._adapter.idle_turns == 0, "work was there, and a policy of ours held it back"
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""
@@ -187,6 +188,7 @@ def check(config_for: Callable[..., Any], policy: str, variant: str, examples: i
     any_script()
 
 
+@pytest.mark.timeout(1200)  # of which hypothesis takes up to five minutes to make a failure small
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_any_script(config_for: Callable[..., Any], policy: str, variant: str) -> None:

@@ -257,7 +257,7 @@ def test_the_engine_outlives_its_own_tracker(
     assert set(listener.timelines) == set(engine.submitted)
 
 
-@pytest.mark.parametrize("method", ["emit", "add", "remove", "timeline"])
+@pytest.mark.parametrize("method", ["advance", "add", "remove", "timeline"])
 def test_the_engine_outlives_its_table(
     serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -310,6 +310,30 @@ def test_requests_beyond_the_table_are_served_unmeasured(
     assert 2 <= measured < len(engine.submitted)
     assert ("policy_fallbacks", ()) not in counters
     assert not any(name == "plugin_errors" for name, _ in counters)
+
+
+def test_names_may_be_used_again_at_once(config_for: Callable[..., Any]) -> None:
+    """Both leave and come back between two steps, so the same names yield tokens at each: from other rows of the table."""
+    clock, listener = VirtualClock(), Listener()
+    scheduler = make_scheduler(
+        config_for(budget=512, max_model_len=1024), "sarathi", clock=clock, observer=listener
+    )
+    engine = Engine(scheduler, clock, linear_time(5 * MS, MS // 50))
+    names = ["a", "b"]
+    for name in names:
+        engine.submit(clock.ns, 20, 50, name)
+    for _ in range(10):
+        engine.step()
+    for name in names:
+        engine.abort(name)
+    engine.submit(clock.ns, 20, 5, "a")
+    engine.submit(clock.ns, 20, 9, "b")
+
+    trace = engine.run()
+
+    for name in names:
+        assert listener.timelines[name].token_ns == tuple(trace.tokens[name])
+    assert [len(trace.tokens[name]) for name in names] == [5, 9]
 
 
 def test_shutdown_ends_everybody(config_for: Callable[..., Any]) -> None:

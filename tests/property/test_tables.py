@@ -43,7 +43,10 @@ STEP = st.tuples(st.just("step"), st.integers(0, 2**6 - 1), st.sampled_from([1, 
 REPEAT = st.tuples(st.just("repeat"), st.integers(1, 4), st.just(0))
 """The same requests again, so many times: the batch of a steady engine."""
 LEAVE = st.tuples(st.just("leave"), st.integers(0, 9), st.sampled_from(["finished", "aborted", "error"]))
-OPERATIONS = st.lists(st.tuples(st.integers(0, 30), ADD | STEP | STEP | REPEAT | LEAVE), max_size=40)
+WAITS = st.integers(0, 30) | st.sampled_from(
+    [3, 4, 10, 11, 25, 26, 40, 41]
+)  # often just on a deadline, or just past
+OPERATIONS = st.lists(st.tuples(WAITS, ADD | STEP | STEP | REPEAT | LEAVE), max_size=40)
 
 
 class Engine:
@@ -175,7 +178,7 @@ class Engine:
         assert not self.table.rows
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=600)
 @given(operations=OPERATIONS, lazily=st.booleans())
 def test_columns_count_what_one_state_per_request_counts(
     operations: list[tuple[int, tuple[str, int, object]]], lazily: bool

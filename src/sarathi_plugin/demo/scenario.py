@@ -29,7 +29,7 @@ class Scenario:
     """Sizes of the traffic; its pace follows from what the machine can do (see ``build``).
 
     early_chats start together, late_chats spread over the time of the documents. load: share of the time that
-    the documents' prefills alone would keep the machine busy.
+    the documents' prefills alone would keep the machine busy. chat_tokens_range: shortest and longest answer.
     """
 
     early_chats: int
@@ -38,15 +38,15 @@ class Scenario:
     document_tokens: int
     document_answer: int
     load: float = 0.4
-    chat_tokens_range: tuple[int, int] = (96, 400)
+    chat_tokens_range: tuple[int, int] = (48, 144)
 
     def build(
         self, curve: PrefillCurve, decode_step_s: float, tokenize: Tokenize, rng: np.random.Generator
     ) -> Workload:
         """The workload on a machine with this prefill curve and this lone decode step.
 
-        Documents arrive every (prefill time / load), give or take a quarter; chats are long enough to last until
-        the last document is there at twice the lone decode step.
+        Documents arrive every (prefill time / load), give or take a quarter; chats keep coming all the time, so some
+        stream, some have just begun and some begin while a document is computed.
         """
         every_s = curve.prefill_ns(self.document_tokens) / NS_PER_S / self.load
         first_s = 20 * decode_step_s
@@ -54,12 +54,15 @@ class Scenario:
         due = [first_s + every_s * (i + jitter[i] + 0.25) for i in range(self.documents)]
         span_s = first_s + every_s * self.documents
         low, high = self.chat_tokens_range
-        chat_tokens = min(high, max(low, round(span_s / (2 * decode_step_s))))
         starts = [
             *rng.uniform(0, first_s / 2, self.early_chats),
             *rng.uniform(first_s, span_s, self.late_chats),
         ]
-        chats = [_chat(i, float(start), chat_tokens) for i, start in enumerate(sorted(starts))]
+        lengths = rng.integers(low, high + 1, len(starts))
+        chats = [
+            _chat(i, float(start), int(tokens))
+            for i, (start, tokens) in enumerate(zip(sorted(starts), lengths, strict=True))
+        ]
         documents = [self._document(i, at, tokenize, rng) for i, at in enumerate(due)]
         return Workload.ordered("demo", chats + documents)
 
@@ -81,8 +84,15 @@ class Scenario:
         )
 
 
-REAL = Scenario(early_chats=8, late_chats=4, documents=3, document_tokens=2048, document_answer=48)
-FAST = Scenario(early_chats=8, late_chats=4, documents=6, document_tokens=4096, document_answer=48)
+REAL = Scenario(early_chats=4, late_chats=24, documents=3, document_tokens=2048, document_answer=48)
+FAST = Scenario(
+    early_chats=4,
+    late_chats=32,
+    documents=6,
+    document_tokens=4096,
+    document_answer=48,
+    chat_tokens_range=(96, 400),
+)
 
 
 def _chat(number: int, at_s: float, tokens: int) -> ScheduledRequest:

@@ -99,6 +99,8 @@ class Driver:
             request_ids = (request_ids,)
         for request_id in request_ids:
             self._leave(request_id, status, now)
+        if not self._table.rows:  # no further step may come
+            self.flush()
 
     def _leave(self, request_id: str, status: RequestStatus, now_ns: int) -> None:
         try:

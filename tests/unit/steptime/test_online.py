@@ -74,3 +74,19 @@ def test_the_margin_covers_nine_steps_of_ten():
     for _ in range(400):
         model.update(DECODE, 10_500_000)
     assert model.margin == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_step_far_beyond_its_prediction_is_learned_as_four_times_it():
+    models = [OnlineModel(trained=True) for _ in range(3)]
+    expected = models[0].predict_ns(MIXED)
+    for model, took in zip(models, (100 * expected, 4 * expected, 3 * expected), strict=True):
+        for _ in range(8):
+            model.update(MIXED, took)
+    assert models[0].predict_ns(MIXED) == pytest.approx(models[1].predict_ns(MIXED), rel=1e-6)
+    assert models[2].predict_ns(MIXED) < 0.8 * models[1].predict_ns(MIXED)
+
+
+def test_before_it_is_ready_it_believes_everything():
+    model = OnlineModel()
+    model.update(MIXED, 100 * model.predict_ns(MIXED))
+    assert model.predict_ns(MIXED) > 10 * OnlineModel().predict_ns(MIXED)
