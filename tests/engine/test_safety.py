@@ -313,7 +313,7 @@ def test_requests_beyond_the_table_are_served_unmeasured(
 
 
 def test_names_may_be_used_again_at_once(config_for: Callable[..., Any]) -> None:
-    """Both leave and come back between two steps, so the same names yield tokens at each: from other rows of the table."""
+    """Both leave and come back between two steps: the same names yield tokens at each, from other rows of the table."""
     clock, listener = VirtualClock(), Listener()
     scheduler = make_scheduler(
         config_for(budget=512, max_model_len=1024), "sarathi", clock=clock, observer=listener

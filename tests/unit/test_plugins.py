@@ -198,7 +198,7 @@ def test_installing_activates_nothing(install: Any):
     seen: list[object] = []
     points = install(
         third=plugin(
-            observe_step=lambda record: seen.append(record),
+            observe_step=lambda record: seen.append(record),  # noqa: PLW0108 - a hook is checked by its arguments' names
             register_policies=lambda register: register("fair", Third),
         )
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from sarathi_plugin.config import ConfigError, Settings
-from sarathi_plugin.core import NS_PER_MS
+from sarathi_plugin.core import NS_PER_MS, RequestRow
 from sarathi_plugin.policies.sarathi import Sarathi, by_urgency
 from tests.unit.policies.views import INTERACTIVE, NOW, LinearModel, make_row, make_view
 

@@ -94,5 +94,5 @@ def test_a_bad_profile_is_refused_in_one_sentence(tmp_path: Path, content: objec
 
 def test_a_missing_profile_is_named(tmp_path: Path):
     path = str(tmp_path / "none.json")
-    with pytest.raises(ConfigError, match="Cannot read the step-time profile .*none.json: No such file"):
+    with pytest.raises(ConfigError, match=r"Cannot read the step-time profile .*none\.json: No such file"):
         load_profile(path)
