@@ -49,7 +49,7 @@ def documented() -> dict[str, tuple[tuple[str, ...], str]]:
     for section in sections:
         heading, _, text = section.partition("`\n")
         name, _, arguments = heading.rstrip(")").partition("(")
-        found[name] = tuple(a for a in arguments.split(", ") if a), text
+        found[name] = tuple(a for a in arguments.split(", ") if a), text.partition("<!-- end of generated")[0]
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sarathi_plugin.core import NS_PER_S, RequestStatus, SloClass, StepPlan, StepRecord
 from sarathi_plugin.engine.adapt import Adapter
-from sarathi_plugin.engine.parts import Parts, Planned
+from sarathi_plugin.engine.parts import Parts, Planned, status_of
 from sarathi_plugin.plugins import MAX_FAILURES
 from sarathi_plugin.telemetry.table import EMPTY, NO_TOKENS, TokenBatch
 
@@ -295,10 +295,3 @@ class Driver:
             return
         self._complained.add(doing)
         logger.exception("The plugin failed at %s; the engine goes on.", doing)
-
-
-def status_of(finish_reason: str) -> RequestStatus:
-    """vLLM's finish reason as the status of a timeline."""
-    if finish_reason == "abort":
-        return "aborted"
-    return "error" if finish_reason == "error" else "finished"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import SloClass, StepPlan, StepShape, StepTimeModel
+    from sarathi_plugin.core import RequestStatus, SloClass, StepPlan, StepShape, StepTimeModel
     from sarathi_plugin.plugins import Observers
     from sarathi_plugin.policies.base import Policy
     from sarathi_plugin.telemetry.buffer import MetricBuffer
@@ -54,3 +54,10 @@ class Parts:
     observers: Observers
     default_class: SloClass
     clock: Clock = field(default_factory=Clock)
+
+
+def status_of(finish_reason: str) -> RequestStatus:
+    """vLLM's finish reason as the status of a timeline."""
+    if finish_reason == "abort":
+        return "aborted"
+    return "error" if finish_reason == "error" else "finished"

@@ -13,8 +13,8 @@ from vllm.v1.request import RequestStatus as VllmStatus
 from sarathi_plugin import __version__, plugins
 from sarathi_plugin.config import Settings, load_curve
 from sarathi_plugin.engine import contract, stats
-from sarathi_plugin.engine.driver import Driver, status_of
-from sarathi_plugin.engine.parts import Clock, Parts
+from sarathi_plugin.engine.driver import Driver
+from sarathi_plugin.engine.parts import Clock, Parts, status_of
 from sarathi_plugin.steptime.profile import load_profile
 from sarathi_plugin.telemetry.buffer import MetricBuffer
 from sarathi_plugin.telemetry.recorder import Recorder

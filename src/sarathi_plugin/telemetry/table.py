@@ -17,8 +17,6 @@ from sarathi_plugin.telemetry.snapshot import FREE, ROWS, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from sarathi_plugin.deadlines import PrefillCurve
 
 
@@ -39,11 +37,6 @@ class TokenBatch:
     missed: IntArray | None
     overdue_ns: IntArray
     totals: IntArray
-
-    @property
-    def first(self) -> NDArray[np.bool_]:
-        """Where the emission holds the request's first token."""
-        return self.gaps_ns < 0
 
 
 class Outcome(NamedTuple):
