@@ -232,10 +232,13 @@ def test_a_stall_is_seen_while_it_lasts(server: RunningServer, run: object) -> N
     for thread in threads:
         thread.join()
     ages = []
-    for before, after, metrics in seen[11:]:  # slack banked before the stall is used up by then
+    for before, after, metrics in seen:
+        if before < 6:  # until then slack banked before the stall may last
+            continue
         assert metrics.total("sarathi_requests_overdue", slo_class="interactive") == 4
         assert metrics.total("sarathi_requests_overdue", slo_class="standard") == 0
         ages.append((before, after, metrics.total("sarathi_oldest_overdue_seconds", slo_class="interactive")))
+    assert len(ages) >= 3
     for (before, _, age), (_, later, next_age) in pairwise(ages):
         assert 0 < age <= later
         assert next_age - age <= later - before + 0.3
