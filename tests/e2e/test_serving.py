@@ -60,7 +60,10 @@ def server(
     folder = tmp_path_factory.mktemp("serving")
     install_plugin(folder / "site", "stall", STALL)
     settings = folder / "sarathi.yaml"
-    settings.write_text(f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n")
+    settings.write_text(
+        f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
+        "classes: {strict: {tbt_ms: 2, ttft_slack_ms: 0}}  # faster than the engine: no stream can bank slack\n"
+    )
     with tiny_server(
         folder,
         *("--scheduler", "sarathi", "--sarathi-config", str(settings)),
@@ -211,7 +214,7 @@ def test_a_stall_is_seen_while_it_lasts(server: RunningServer, run: object) -> N
     streams = [
         ScheduledRequest(
             request_id=f"s{i}", offset_ns=0, prompt=random_prompt(8, rng), max_tokens=400, ignore_eos=True,
-            slo_class="interactive",
+            slo_class="strict",
         )
         for i in range(4)
     ]  # fmt: skip
@@ -233,20 +236,20 @@ def test_a_stall_is_seen_while_it_lasts(server: RunningServer, run: object) -> N
         thread.join()
     ages = []
     for before, after, metrics in seen:
-        if before < 6:  # until then slack banked before the stall may last
+        if before < 1:  # the gauges are refreshed four times a second
             continue
-        assert metrics.total("sarathi_requests_overdue", slo_class="interactive") == 4
+        assert metrics.total("sarathi_requests_overdue", slo_class="strict") == 4
         assert metrics.total("sarathi_requests_overdue", slo_class="standard") == 0
-        ages.append((before, after, metrics.total("sarathi_oldest_overdue_seconds", slo_class="interactive")))
+        ages.append((before, after, metrics.total("sarathi_oldest_overdue_seconds", slo_class="strict")))
     assert len(ages) >= 3
     for (before, _, age), (_, later, next_age) in pairwise(ages):
-        assert 0 < age <= later
+        assert before - 1 < age < later + 1
         assert next_age - age <= later - before + 0.3
         assert next_age > age
     time.sleep(0.6)
     metrics = Metrics(server.url)
     assert metrics.total("sarathi_requests_overdue") == 0
-    assert STALL_S - 4 < metrics.total("sarathi_longest_stall_last_minute_seconds") < STALL_S + 1
+    assert STALL_S - 1 < metrics.total("sarathi_longest_stall_last_minute_seconds") < STALL_S + 2
 
 
 @pytest.mark.parametrize(
