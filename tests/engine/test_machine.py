@@ -130,7 +130,9 @@ class Machine:
         assert len(scheduler.running) <= scheduler.max_num_running_reqs
         # With --scheduling-policy priority a plan cannot choose who waits first, and may find out by an empty step.
         most = int(scheduler.policy.value == "priority")
-        assert scheduler.sarathi._adapter.idle_turns <= most, "work was there, and a policy of ours held it back"
+        assert scheduler.sarathi._adapter.idle_turns <= most, (
+            "work was there, and a policy of ours held it back"
+        )
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""
