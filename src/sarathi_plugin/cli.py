@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-profile = typer.Typer(help="Measure what a server on this machine can do.", no_args_is_help=True)
+profile = typer.Typer(help="Measure what a server can do: prefill curve, step times.", no_args_is_help=True)
 app.add_typer(profile, name="profile")
 
 
@@ -77,24 +77,138 @@ def profile_prefill(
     guard(run, extra="load")
 
 
-@profile.command("steps")
-def profile_steps(
-    recording: Annotated[Path, typer.Argument(help="A file that --sarathi-record wrote.")],
-    out: Annotated[Path, typer.Option(help="Profile file to write.")] = Path("step-time-profile.json"),
-    hardware: Annotated[str, typer.Option(help="What it ran on, for the record.")] = "",
+@profile.command("record")
+def profile_record(
+    model: Annotated[str, typer.Argument(help="The model to serve, as in vllm serve MODEL.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="More arguments of vllm serve, after --.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Recording to write (.jsonl.gz).")] = Path("grid.jsonl.gz"),
+    streams: Annotated[int, typer.Option(min=1, help="Most concurrent streams.")] = 32,
+    context: Annotated[
+        int | None, typer.Option(min=64, help="Longest context; half the model's when unset.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=64, help="max_num_batched_tokens while recording.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts.")] = 0,
 ) -> None:
-    """Save what the step-time model learned in a recorded run; a server starts from it with step_time_profile: FILE."""
+    """Serve a model and drive it over a grid of batch shapes, recording every step. On an otherwise idle machine."""
 
     def run() -> None:
-        from sarathi_plugin.steptime.profile import from_recording
-        from sarathi_plugin.telemetry.recording import read_recording
+        from sarathi_plugin.load import record_command
 
-        found = read_recording(recording)
-        profile = from_recording(found.head, found.step_time, hardware=hardware, source=recording.name)
-        out.write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        typer.echo(f"{out}: {len(found.steps)} steps, margin {profile.margin:.0%}")
+        record_command.record(
+            model, out, arguments or [], max_streams=streams, max_context=context, budget=budget, seed=seed,
+            say=typer.echo,
+        )  # fmt: skip
 
     guard(run, extra="load")
+
+
+@profile.command("fit")
+def profile_fit(
+    recordings: Annotated[
+        list[Path], typer.Argument(help="Files that --sarathi-record wrote, of one engine.")
+    ],
+    out: Annotated[Path, typer.Option(help="Profile file to write.")] = Path("step-time-profile.json"),
+    name: Annotated[str | None, typer.Option(help="Name of the profile; the file's when unset.")] = None,
+    hardware: Annotated[str | None, typer.Option(help="What it ran on; this machine when unset.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for figures of how well it fits.")] = None,
+) -> None:
+    """Fit a step-time profile to recorded runs, for sarathi simulate and as the start of a server's own model."""
+
+    def run() -> None:
+        from sarathi_plugin.telemetry import fit_command
+
+        fit_command.fit(recordings, out, name=name, hardware=hardware, report=report, say=typer.echo)
+
+    guard(run, extra="simulate")
+
+
+@profile.command("import")
+def profile_import(
+    tables: Annotated[Path, typer.Argument(help="Vidur-format mlp.csv of the model and device.")],
+    model: Annotated[Path, typer.Option(help="JSON with the model's facts, as under model: in a profile.")],
+    hardware: Annotated[str, typer.Option(help="The device.")],
+    attention: Annotated[Path, typer.Option(help="Vidur-format attention.csv.")],
+    memory_gb: Annotated[float, typer.Option(min=1, help="Memory of one device, GB.")],
+    all_reduce: Annotated[
+        Path | None, typer.Option(help="Vidur-format all_reduce.csv, for parallelism > 1.")
+    ] = None,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Devices that share a layer.")] = 1,
+    out: Annotated[Path, typer.Option(help="Profile file to write.")] = Path("step-time-profile.json"),
+) -> None:
+    """Make a step-time profile from operator tables in Vidur's format."""
+
+    def run() -> None:
+        from sarathi_plugin.steptime import import_command
+
+        import_command.run(
+            tables, model, hardware, memory_gb, attention, all_reduce, tensor_parallel, out, say=typer.echo
+        )
+
+    guard(run, extra="simulate")
+
+
+@app.command()
+def simulate(
+    workload: Annotated[str, typer.Argument(help="A kind of traffic by name, or a workload YAML file.")],
+    profile_name: Annotated[
+        str, typer.Option("--profile", help="A shipped step-time profile, or a file.")
+    ] = "a100-llama-3-8b-tp1",
+    scheduler: Annotated[str | None, typer.Option(help="A policy, or stock for vLLM's own class.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="YAML file of engine arguments.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="How many requests.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and noise.")] = 0,
+    replicas: Annotated[int, typer.Option(min=1, help="Engines alike behind a router.")] = 1,
+    router: Annotated[
+        str, typer.Option(help="round-robin, least-outstanding or kv-aware.")
+    ] = "least-outstanding",
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", help="KEY=A,B,C: every value of an engine argument; may repeat."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster to use instead.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("sarathi-simulation"),
+) -> None:
+    """Run the real vLLM scheduler on virtual time: what would this traffic meet on that machine?"""
+
+    def run() -> None:
+        from sarathi_plugin.simulate import command
+
+        command.command(
+            command.Wanted(
+                workload, profile_name, out, engine, {"scheduler": scheduler}, tuple(sweeps or ()), rate, requests,
+                seed, replicas, router, workers, ray_address,
+            ),
+            say=typer.echo,
+        )  # fmt: skip
+
+    guard(run, extra="simulate")
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A file that --sarathi-record wrote.")],
+) -> None:
+    """Play a recording against the scheduler again and compare every decision; exit code 1 when one differs."""
+
+    def run() -> None:
+        from sarathi_plugin.simulate.replay import replay as play
+        from sarathi_plugin.telemetry.recording import read_recording
+
+        report = play(read_recording(recording))
+        typer.echo(
+            f"{report.steps} scheduling decisions, {report.different} differ; {report.preemptions} preemptions, "
+            f"{report.cached_tokens} prompt tokens from the prefix cache"
+        )
+        for step, recorded, replayed in report.differences:
+            typer.echo(f"step {step}: recorded {recorded}, replayed {replayed}")
+        if report.different:
+            raise typer.Exit(1)
+
+    guard(run, extra="simulate")
 
 
 def guard(run: Callable[[], None], *, extra: str) -> None:

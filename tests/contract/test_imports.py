@@ -41,7 +41,12 @@ EXTRAS = (
     "safetensors",
     "tokenizers",
     "locust",
+    "polars",
+    "ray",
 )
+WITH_VLLM = ("engine", "simulate", "search.simulated")
+"""Parts that run vLLM's code."""
+
 WITH_EXTRAS = ("load", "demo")
 """Parts that may need an extra."""
 
@@ -61,7 +66,8 @@ def modules(*without: str) -> list[str]:
 
     def walk(paths: list[str], prefix: str) -> None:
         for info in pkgutil.iter_modules(paths, prefix):
-            if info.name.split(".")[1] in without or info.name.endswith("__main__"):
+            parts = info.name.removeprefix("sarathi_plugin.")
+            if parts.partition(".")[0] in without or parts in without or parts.endswith("__main__"):
                 continue
             found.append(info.name)
             if info.ispkg:
@@ -82,13 +88,14 @@ def test_the_list_of_modules_is_not_empty():
     assert "sarathi_plugin.engine.driver" in modules()
 
 
-def test_everything_outside_engine_works_without_vllm_and_torch():
-    found = modules("engine")
+def test_everything_outside_engine_and_simulate_works_without_vllm_and_torch():
+    found = modules(*WITH_VLLM)
+    assert "sarathi_plugin.search.capacity" in found
     assert python(IMPORT_ALL, "vllm,torch", *found).split() == [str(len(found))]
 
 
 def test_the_base_works_without_any_extra():
-    found = modules("engine", *WITH_EXTRAS)
+    found = modules(*WITH_VLLM, *WITH_EXTRAS)
     assert python(IMPORT_ALL, ",".join(["vllm", "torch", *EXTRAS]), *found).split() == [str(len(found))]
 
 

@@ -91,7 +91,7 @@ BAD = {
         "curve_targets_ms: List should have at most 16",
     ),
     "unknown curve": ("prefill_curve: h100", "prefill_curve: No prefill curve 'h100'"),
-    "unknown curve tells the known": ("prefill_curve: h100", "one of a100-llama-3-8b"),
+    "unknown curve tells the known": ("prefill_curve: h100", "a100-llama-3-8b-tp1, "),
     "list for the whole": ("- scheduler", "must hold a mapping of settings, not a list"),
     "word for the whole": ("sarathi", "must hold a mapping of settings, not a str"),
     "not YAML": ("a: 1\nb: : 2", "line 2: not valid YAML: mapping values are not allowed here"),

@@ -60,6 +60,15 @@ class Adapter:
         self._fill_decodes(decodes)
         return view
 
+    def coast(self, now_ns: int, free_blocks: int) -> StepView:
+        """The view of one more step of the same decodes, each a token further."""
+        view = self.view
+        view.step += 1
+        view.previous_ns, view.now_ns = view.now_ns, now_ns
+        view.free_blocks = free_blocks
+        view.decode_context += view.decodes
+        return view
+
     def _prefill_rows(self, prefills: list[Any]) -> list[RequestRow]:
         found = []
         self._prefills = {}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sarathi_plugin.core import RequestStatus, SloClass, StepPlan, StepShape, StepTimeModel
+    from sarathi_plugin.engine.journal import Journal
     from sarathi_plugin.plugins import Observers
     from sarathi_plugin.policies.base import Policy
     from sarathi_plugin.telemetry.buffer import MetricBuffer
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clock:
-    """Where time comes from: a monotonic clock in nanoseconds and the wall clock in seconds."""
+    """Where time comes from: a monotonic clock in nanoseconds, the wall clock in seconds, and what our code costs."""
 
     monotonic_ns: Callable[[], int] = time.monotonic_ns
     wall: Callable[[], float] = time.time
+    cost_ns: Callable[[], int] = time.perf_counter_ns
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Parts:
     observers: Observers
     default_class: SloClass
     clock: Clock = field(default_factory=Clock)
+    journal: Journal | None = None
 
 
 def status_of(finish_reason: str) -> RequestStatus:

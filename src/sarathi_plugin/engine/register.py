@@ -66,7 +66,7 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     """
     from sarathi_plugin import plugins
     from sarathi_plugin.engine import requests, stats
-    from sarathi_plugin.steptime.profile import load_profile
+    from sarathi_plugin.steptime.profile import read_profile
 
     contract.log_beside_vllm()
     contract.check_version(contract.vllm_version())
@@ -74,7 +74,7 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     policy = plugins.make_policy(settings, manager)
     plugins.make_step_time_model(settings, manager)
     if settings.step_time_profile:
-        load_profile(settings.step_time_profile)
+        read_profile(settings.step_time_profile)
     classes = plugins.make_slo_classes(settings, manager)
     if arguments.enable_chunked_prefill is False:
         raise ConfigError("--scheduler needs chunked prefill; leave --no-enable-chunked-prefill out.")

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import RequestStatus as VllmStatus
 
 from sarathi_plugin import __version__, plugins
 from sarathi_plugin.config import Settings, load_curve
 from sarathi_plugin.engine import contract, stats
 from sarathi_plugin.engine.driver import Driver
-from sarathi_plugin.engine.parts import Clock, Parts, status_of
-from sarathi_plugin.steptime.profile import load_profile
+from sarathi_plugin.engine.facts import engine_facts, model_facts
+from sarathi_plugin.engine.journal import Journal
+from sarathi_plugin.engine.parts import Clock, Parts
+from sarathi_plugin.steptime.machine import online_from
+from sarathi_plugin.steptime.online import OnlineModel
+from sarathi_plugin.steptime.profile import read_profile
 from sarathi_plugin.telemetry.buffer import MetricBuffer
 from sarathi_plugin.telemetry.recorder import Recorder
 from sarathi_plugin.telemetry.snapshot import Snapshot, remove_stale_snapshots, snapshot_path
 from sarathi_plugin.telemetry.table import RequestTable
 from sarathi_plugin.telemetry.tracker import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sarathi_plugin.core import StepTimeModel
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +68,10 @@ class SarathiMixin:
 
     def finish_requests(self, request_ids: Any, finished_status: Any) -> Any:
         """Aborts, errors and shutdown."""
-        if request_ids is not None and not isinstance(request_ids, str):
-            request_ids = list(request_ids)
+        if request_ids is not None:
+            request_ids = (request_ids,) if isinstance(request_ids, str) else tuple(request_ids)
         finished = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
-        reason = VllmStatus.get_finished_reason(finished_status)
-        self.sarathi.finished(request_ids, status_of(str(reason)))
+        self.sarathi.finished(request_ids, finished_status)
         return finished
 
     def shutdown(self) -> None:
@@ -81,11 +88,18 @@ class SarathiSyncScheduler(SarathiMixin, Scheduler):
     """For synchronous scheduling."""
 
 
-def build_scheduler(*, settings: Settings, clock: Clock | None = None, **arguments: Any) -> Any:
+def build_scheduler(
+    *,
+    settings: Settings,
+    clock: Clock | None = None,
+    observers: Mapping[str, object] | None = None,
+    **arguments: Any,
+) -> Any:
     """What ``EngineCore`` calls in place of a scheduler class: the scheduler for these settings.
 
-    arguments: as vLLM passes them to its own scheduler classes. Raises ConfigError when the settings or this vLLM
-    do not fit; after this nothing raises.
+    observers: plugins by name to use in place of the metrics tracker and the recorder (a simulation keeps its own
+    books). arguments: as vLLM passes them to its own scheduler classes. Raises ConfigError when the settings or this
+    vLLM do not fit; after this nothing raises.
     """
     vllm_config = arguments["vllm_config"]
     asynchronous = vllm_config.scheduler_config.async_scheduling
@@ -95,7 +109,7 @@ def build_scheduler(*, settings: Settings, clock: Clock | None = None, **argumen
     contract.check_version(version)
     contract.check_scheduler(scheduler, version)
     stats.extend_scheduler_stats()
-    driver, stop = build_driver(scheduler, settings, vllm_config, clock or Clock())
+    driver, stop = build_driver(scheduler, settings, clock or Clock(), observers)
     scheduler.attach(driver, stop)
     logger.info(
         "Scheduling by %r (%s), SLO meaning %r.", settings.scheduler, type(scheduler).__name__, settings.slo
@@ -103,41 +117,38 @@ def build_scheduler(*, settings: Settings, clock: Clock | None = None, **argumen
     return scheduler
 
 
-def build_driver(scheduler: Any, settings: Settings, vllm_config: Any, clock: Clock) -> tuple[Driver, Any]:
-    """The driver with its policy, model, tracker and observers; and how to stop them. Raises ConfigError."""
+def build_driver(
+    scheduler: Any, settings: Settings, clock: Clock, given: Mapping[str, object] | None = None
+) -> tuple[Driver, Any]:
+    """The driver with its policy, model and observers; and how to stop them. Raises ConfigError."""
     manager = plugins.manager_for(settings)
     policy = plugins.make_policy(settings, manager)
     model = (
-        load_profile(settings.step_time_profile)
+        online_from(read_profile(settings.step_time_profile))
         if settings.step_time_profile
         else plugins.make_step_time_model(settings, manager)
     )
     classes = plugins.make_slo_classes(settings, manager)
-    engine_index = getattr(vllm_config.parallel_config, "data_parallel_index", 0)
-    snapshot = open_snapshot(settings.session, engine_index)
+    info = describe_engine(scheduler, settings, tuple(classes))
+    snapshot = open_snapshot(settings.session, info.engine_index)
     buffer = MetricBuffer()
-    targets = [round(target * 1e6) for target in settings.curve_targets_ms]
-    tracker = Tracker(buffer, snapshot, list(classes.values()), targets)
-    plugins.register_plugin(manager, tracker, "sarathi-tracker")
-    info = stats.EngineFacts(
-        model_name=str(vllm_config.model_config.served_model_name),
-        engine_index=engine_index,
-        policy=settings.scheduler,
-        slo_classes=tuple(classes),
-        curve_digest=load_curve(settings.prefill_curve).digest,
-        plugin_settings=settings.plugin_settings,
-        version=__version__,
-        vllm_version=contract.vllm_version(),
-    )
-    if settings.record:
-        recorder = Recorder(settings.record, engine_index, info.describe(), model, int(time.time()))
-        plugins.register_plugin(manager, recorder, "sarathi-recorder")
+    if given is None:
+        targets = [round(target * 1e6) for target in settings.curve_targets_ms]
+        given = {"sarathi-tracker": Tracker(buffer, snapshot, list(classes.values()), targets)}
+    recorder = make_recorder(scheduler, settings, info, model)
+    for name, plugin in {**given, **({"sarathi-recorder": recorder} if recorder else {})}.items():
+        plugins.register_plugin(manager, plugin, name)
     observers = plugins.Observers(manager, lambda name: buffer.add("plugin_errors", 1, (name,)))
-    keep = len(manager.hook.request_finished.get_hookimpls()) > 1
+    readers = {impl.plugin_name for impl in manager.hook.request_finished.get_hookimpls()}
     table = RequestTable(
-        list(classes.values()), load_curve(settings.prefill_curve), snapshot, keep_tokens=keep
+        list(classes.values()),
+        load_curve(settings.prefill_curve),
+        snapshot,
+        keep_tokens=bool(readers - {"sarathi-tracker"}),
     )
-    parts = Parts(policy, model, table, buffer, observers, classes[settings.default_class], clock)
+    default = classes[settings.default_class]
+    journal = Journal(recorder.note) if recorder else None
+    parts = Parts(policy, model, table, buffer, observers, default, clock, journal)
     observers.call("engine_started", info=info)
 
     driver = Driver(scheduler, parts)
@@ -148,6 +159,37 @@ def build_driver(scheduler: Any, settings: Settings, vllm_config: Any, clock: Cl
         snapshot.close()
 
     return driver, stop
+
+
+def describe_engine(scheduler: Any, settings: Settings, classes: tuple[str, ...]) -> stats.EngineFacts:
+    """What observers are told."""
+    config = scheduler.vllm_config
+    return stats.EngineFacts(
+        model_name=str(config.model_config.served_model_name),
+        engine_index=getattr(config.parallel_config, "data_parallel_index", 0),
+        policy=settings.scheduler,
+        slo_classes=classes,
+        curve_digest=load_curve(settings.prefill_curve).digest,
+        plugin_settings=settings.plugin_settings,
+        version=__version__,
+        vllm_version=contract.vllm_version(),
+    )
+
+
+def make_recorder(
+    scheduler: Any, settings: Settings, info: stats.EngineFacts, model: StepTimeModel
+) -> Recorder | None:
+    """The recorder the settings ask for; its head holds all that a simulation of this engine needs."""
+    if not settings.record:
+        return None
+    head = {
+        **info.describe(),
+        "settings": settings.model_dump(mode="json", exclude_defaults=True, exclude={"session", "record"}),
+        "engine": engine_facts(scheduler),
+        "model": model_facts(scheduler.vllm_config),
+        "model_state": model.state() if isinstance(model, OnlineModel) else None,
+    }
+    return Recorder(settings.record, info.engine_index, head, model, int(time.time()))
 
 
 def open_snapshot(session: str, engine_index: int) -> Snapshot:

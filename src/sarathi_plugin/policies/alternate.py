@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Alternate(Policy):
     """Chunks of up to ``token_budget`` tokens and decodes, in turns."""
 
+    coasts = True
     token_budget: Annotated[int, Field(gt=0)] = 512
 
     def plan(self, view: StepView) -> StepPlan:

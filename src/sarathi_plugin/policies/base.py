@@ -27,6 +27,9 @@ class Policy(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     whole_prompts: ClassVar[bool] = False
     """The policy never splits a prompt, so one step must be able to hold the longest."""
+    coasts: ClassVar[bool] = False
+    """With no prompt to compute, the plan stays the same while the same requests decode, and ``plan`` keeps no state:
+    a simulation may then take many such steps at once."""
 
     @abstractmethod
     def plan(self, view: StepView) -> StepPlan:

@@ -21,6 +21,7 @@ class Orca(Policy):
     """Whole prompts beside decodes."""
 
     whole_prompts = True
+    coasts = True
 
     def plan(self, view: StepView) -> StepPlan:
         """Everything that fits, prompts whole."""

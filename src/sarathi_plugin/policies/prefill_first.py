@@ -20,6 +20,7 @@ class PrefillFirst(Policy):
     """Prompts alone first, decodes alone after."""
 
     whole_prompts = True
+    coasts = True
 
     def plan(self, view: StepView) -> StepPlan:
         """Whole prompts if the next one fits, otherwise decodes."""

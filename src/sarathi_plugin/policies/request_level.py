@@ -20,6 +20,7 @@ class RequestLevel(Policy):
     """One closed batch at a time, KV memory reserved for the longest possible answers."""
 
     whole_prompts = True
+    coasts = True
 
     def plan(self, view: StepView) -> StepPlan:
         """Admit a batch when nobody runs; otherwise nobody."""

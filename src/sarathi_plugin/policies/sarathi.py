@@ -58,6 +58,7 @@ class Sarathi(Policy):
     least have. max_partial: prompts under way at once (each holds KV memory).
     """
 
+    coasts = True
     slo: Literal["deadline", "gap"] = "deadline"
     token_budget: Annotated[int, Field(gt=0)] | None = None
     stall_cap: Annotated[float, Field(ge=1)] = 4.0

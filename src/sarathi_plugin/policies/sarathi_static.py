@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class SarathiStatic(Policy):
     """Stall-free batching under a fixed budget. token_budget: tokens a step, decodes included."""
 
+    coasts = True
     token_budget: Annotated[int, Field(gt=0)] = 512
 
     def plan(self, view: StepView) -> StepPlan:

@@ -18,6 +18,8 @@ STOCK = StepPlan()
 class Stock(Policy):
     """Touches no lever."""
 
+    coasts = True
+
     def plan(self, view: StepView) -> StepPlan:
         """Stock vLLM."""
         del view

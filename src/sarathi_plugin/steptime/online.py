@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sarathi_plugin.core import NS_PER_S, StepShape
 from sarathi_plugin.steptime.features import FEATURES, SCALE, features, solve_non_negative
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PRIOR = (0.02, 0.01, 0.02, 0.5, 0.02)
 """Seconds per scaled feature before anything was seen: 20 ms a step, 0.5 ms a prompt token. Slow on purpose: the
@@ -44,6 +48,12 @@ class OnlineModel:
         trained: bool = False,
         margin: float = MARGIN_RANGE[1],
     ) -> None:
+        self._start = {
+            "coefficients": list(coefficients),
+            "weight": weight,
+            "trained": trained,
+            "margin": margin,
+        }
         self._prior = np.array(coefficients, np.float64)
         self._prior_gram = np.eye(len(FEATURES)) * weight
         self._gram = [[0.0] * len(FEATURES) for _ in FEATURES]
@@ -53,6 +63,17 @@ class OnlineModel:
         self._margin = margin
         self._steps = 0
         self._prefills = READY_PREFILLS if trained else 0
+
+    def state(self) -> dict[str, Any]:
+        """What it started from, as plain data: ``OnlineModel.from_state`` starts the same again."""
+        return self._start
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> OnlineModel:
+        """A model that starts as another did. Raises KeyError or TypeError when it is no such state."""
+        return cls(
+            tuple(state["coefficients"]), state["weight"], trained=state["trained"], margin=state["margin"]
+        )
 
     @property
     def ready(self) -> bool:

@@ -1,72 +1,126 @@
-"""A step-time model on disk: JSON with features, coefficients, and where they came from."""
+"""A step-time profile on disk: how long steps of one model on one machine take, and where the numbers came from.
+
+duration = linear(tokens) + decode_step + decode_context_token x context + prefill_step + prefill_token x tokens
++ prefill_pair x query-key pairs. ``linear`` is a table because it is a staircase: matrix products run in tiles, so 264
+tokens take a third longer than 256 on an A100 (Vidur, arXiv 2405.05465, operator tables).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sarathi_plugin.config import ConfigError, Strict, explain
-from sarathi_plugin.steptime.features import FEATURES, SCALE
-from sarathi_plugin.steptime.online import OnlineModel
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+SHIPPED = Path(__file__).parents[1] / "data" / "step_profiles"
 
-PROFILE_WEIGHT = 1.0
-"""How many recent one-second steps a loaded profile counts for before new steps outweigh it."""
+
+class ModelFacts(Strict):
+    """What of the served model decides memory and block counts."""
+
+    name: str = Field(description="The model.")
+    layers: int = Field(gt=0, description="Transformer layers.")
+    hidden_size: int = Field(gt=0, description="Width of the residual stream.")
+    heads: int = Field(gt=0, description="Query heads.")
+    kv_heads: int = Field(gt=0, description="Key-value heads.")
+    head_dim: int = Field(gt=0, description="Width of a head.")
+    max_model_len: int = Field(gt=0, description="Longest prompt plus answer, tokens.")
+    weight_bytes: int = Field(ge=0, description="Size of all weights.")
+    kv_scalar_bytes: Literal[1, 2, 4] = Field(default=2, description="Bytes of one number in the KV cache.")
+
+
+class Residuals(Strict):
+    """Real over predicted duration of steps, as equally spaced quantiles (first minimum, last maximum); mean 1.
+
+    Empty: steps take just what is predicted.
+    """
+
+    decode: list[float] = Field(default_factory=list, description="Steps without prompt tokens.")
+    prefill: list[float] = Field(default_factory=list, description="Steps with prompt tokens.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for values in (self.decode, self.prefill):
+            if values and (min(values) <= 0 or values != sorted(values)):
+                raise ValueError("residual quantiles must ascend and be above zero")
+        return self
+
+
+class Provenance(Strict):
+    """Where a profile comes from: what was measured, what was fitted, what was scaled or assumed."""
+
+    source: str = Field(description="Where the measurements come from.")
+    method: str = Field(description="How the numbers were derived from them.")
+    measured: str = Field(default="", description="What rests on measurement of this machine and model.")
+    fitted: str = Field(default="", description="What was fitted, with its error.")
+    scaled: str = Field(default="", description="What was scaled from another machine or model.")
+    assumed: str = Field(default="", description="What is an assumption.")
 
 
 class StepTimeProfile(Strict):
-    """Coefficients in seconds per unit of each feature, all >= 0."""
+    """Seconds everywhere, for one rank of ``tensor_parallel`` that work in lock-step."""
 
-    format: Literal[1] = 1
-    coefficients: dict[str, float] = Field(description="Seconds per unit, by feature name.")
-    margin: float = Field(default=0.1, ge=0, description="Share by which steps exceed their prediction.")
-    model: str = Field(default="", description="The served model.")
-    hardware: str = Field(default="", description="The machine.")
-    vllm_version: str = Field(default="", description="The vLLM it was measured on.")
-    source: str = Field(default="", description="How it came about.")
-
-
-def save_profile(model: OnlineModel, path: str, /, *, source: str = "", **about: str) -> None:
-    """Write what the model has learned. Raises OSError."""
-    profile = StepTimeProfile(coefficients=model.coefficients, margin=model.margin, source=source, **about)
-    Path(path).write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def from_recording(
-    head: Mapping[str, Any], step_time: Mapping[str, Any], *, hardware: str, source: str
-) -> StepTimeProfile:
-    """The profile of a recorded run, from its head and its last step-time line. Raises ConfigError without one."""
-    coefficients = step_time.get("coefficients")
-    if not coefficients:
-        raise ConfigError(
-            f"{source} holds no step-time model: it is too short, or another kind of model served."
-        )
-    return StepTimeProfile(
-        coefficients=coefficients,
-        margin=step_time["margin"],
-        model=head["model_name"],
-        hardware=hardware,
-        vllm_version=head["vllm_version"],
-        source=f"learned online, {source}",
+    format: Literal[2] = 2
+    name: str = Field(description="Short name, as in sarathi simulate --profile NAME.")
+    model: ModelFacts
+    hardware: str = Field(description="The machine.")
+    memory_bytes: int = Field(gt=0, description="Memory of one device.")
+    kv_cache_bytes: int | None = Field(
+        default=None, gt=0, description="KV memory of one device, where a run showed it; else worked out."
     )
+    tensor_parallel: int = Field(default=1, ge=1, description="Devices that share every layer.")
+    vllm_version: str = Field(default="", description="The vLLM it was measured on.")
+    linear_s: list[tuple[int, float]] = Field(
+        min_length=1,
+        description="(tokens in the step, seconds), ascending; straight lines between, the last slope beyond.",
+    )
+    decode_step_s: float = Field(default=0, ge=0, description="Added when anything decodes.")
+    decode_context_token_s: float = Field(default=0, ge=0, description="Per token of context of a decode.")
+    prefill_step_s: float = Field(default=0, ge=0, description="Added when any prompt is computed.")
+    prefill_token_s: float = Field(default=0, ge=0, description="Per prompt token, beyond the table.")
+    prefill_pair_s: float = Field(default=0, ge=0, description="Per query-key pair of prompt attention.")
+    host_s: float = Field(default=0, ge=0, description="Host time between two steps, not overlapped.")
+    host_request_s: float = Field(default=0, ge=0, description="The same, per running request.")
+    frontend_s: float = Field(default=0, ge=0, description="From arrival at the server to the engine.")
+    residuals: Residuals = Residuals()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        tokens = [n for n, _ in self.linear_s]
+        seconds = [s for _, s in self.linear_s]
+        if tokens[0] < 1 or tokens != sorted(set(tokens)):
+            raise ValueError("linear_s needs token counts that ascend from one")
+        if seconds[0] <= 0 or seconds != sorted(seconds):
+            raise ValueError("linear_s needs positive times that never fall")
+        if self.model.kv_heads % self.tensor_parallel and self.tensor_parallel % self.model.kv_heads:
+            raise ValueError("tensor_parallel must divide the key-value heads, or they it")
+        return self
 
 
-def load_profile(path: str) -> OnlineModel:
-    """A model that starts from a saved profile and learns on. Raises ConfigError."""
+def save_profile(profile: StepTimeProfile, path: Path) -> None:
+    """Write a profile; one line per table entry would be long, so lists stay on one line. Raises OSError."""
+    path.write_text(profile.model_dump_json(indent=1, exclude_defaults=False) + "\n", encoding="utf-8")
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+
+
+def read_profile(name: str) -> StepTimeProfile:
+    """A shipped profile by name, or one from a file. Raises ConfigError."""
+    path = Path(name)
+    if not path.is_file():
+        path = SHIPPED / f"{name}.json"
+        if not path.is_file():
+            known = ", ".join(shipped_profiles())
+            raise ConfigError(f"No step-time profile {name!r}: give a file or one of {known}.")
     try:
-        profile = StepTimeProfile.model_validate_json(Path(path).read_bytes())
+        return StepTimeProfile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"Cannot read the step-time profile {path}: {error.strerror}.") from error
     except ValidationError as error:
-        raise ConfigError(explain(error, path)) from error
-    missing = [name for name in FEATURES if name not in profile.coefficients]
-    if missing or min(profile.coefficients.values()) < 0:
-        raise ConfigError(
-            f"{path} must give a coefficient of zero or more for each of {', '.join(FEATURES)}."
-        )
-    scaled = tuple(profile.coefficients[name] * scale for name, scale in zip(FEATURES, SCALE, strict=True))
-    return OnlineModel(scaled, PROFILE_WEIGHT, trained=True, margin=profile.margin)
+        raise ConfigError(explain(error, str(path))) from error

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.hookspecs import hookimpl
+from sarathi_plugin.telemetry.journal import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sarathi_plugin.core import RequestTimeline, StepRecord, StepTimeModel
+    from sarathi_plugin.telemetry.journal import Event
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ MODEL_LINE_EVERY = 200
 
 
 class Recorder:
-    """Writes ``path`` (gzip, JSON lines): a head line, then one line per step and per finished request.
+    """Writes ``path`` (gzip, JSON lines): a head, then a line per step, finished request and journal event.
 
     path: gets ``.engineN`` before its suffix for engines beyond the first. Now and then, and at the end, a line says
     what the step-time model has learned and how many records were dropped.
@@ -42,7 +44,7 @@ class Recorder:
         if engine_index:
             stem, dot, suffix = self.path.name.partition(".")
             self.path = self.path.with_name(f"{stem}.engine{engine_index}{dot}{suffix}")
-        self._head = {"type": "head", "format": 1, "started_unix_s": started, **head}
+        self._head = {"type": "head", "format": 2, "started_unix_s": started, **head}
         self._model = model
         self._queue: queue.Queue[tuple[str, Any] | None] = queue.Queue(BACKLOG)
         self._dropped = 0
@@ -65,6 +67,10 @@ class Recorder:
     def request_finished(self, timeline: RequestTimeline) -> None:
         """Queue a request."""
         self._put("request", timeline)
+
+    def note(self, event: Event) -> None:
+        """Queue an event of the journal."""
+        self._put(KINDS[type(event)], event)
 
     @hookimpl
     def engine_stopping(self) -> None:
@@ -120,7 +126,7 @@ class Recorder:
         return json.dumps(data | {"dropped": self._dropped}) + "\n"
 
 
-def to_line(kind: str, thing: StepRecord | RequestTimeline) -> str:
+def to_line(kind: str, thing: StepRecord | RequestTimeline | Event) -> str:
     """One record as a JSON line."""
     data = dataclasses.asdict(thing)
     if kind == "step":

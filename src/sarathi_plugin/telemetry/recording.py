@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.telemetry.journal import EVENTS, Event
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Recording:
-    """One engine's run. head: what served; step_time: the last state of the step-time model."""
+    """One engine's run. head: what served; step_time: the last state of the step-time model; events: the journal."""
 
     head: dict[str, Any] = field(default_factory=dict)
     steps: list[StepRecord] = field(default_factory=list)
     timelines: list[RequestTimeline] = field(default_factory=list)
     step_time: dict[str, Any] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
 
 
 def read_recording(path: Path) -> Recording:
@@ -46,6 +48,9 @@ def _take(found: Recording, data: dict[str, Any]) -> None:
         found.steps.append(StepRecord(**(data | {"shape": StepShape(**data["shape"])})))
     elif kind == "request":
         found.timelines.append(RequestTimeline(**(data | {"token_ns": tuple(data["token_ns"])})))
+    elif kind in EVENTS:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        found.events.append(EVENTS[kind](**values))
     elif kind == "head":
         found.head = data
     else:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sarathi_plugin.workload.lengths import SHAREGPT, LengthPair
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
+    from sarathi_plugin.workload.trace import Trace
 
 FIRST_ID, LAST_ID = 10, 250
 """Token ids that are plain tokens in every tokenizer met so far, byte-level ones included."""
+
+_OWN = 1 << 40
+"""Contents from here on belong to requests that share nothing: beyond any a trace would name."""
 
 
 def random_prompt(tokens: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -48,3 +53,31 @@ def synthetic_workload(
         for i, (offset, prompt, output) in enumerate(zip(offsets_ns, prompts, outputs, strict=True))
     ]
     return Workload.ordered(name, requests)
+
+
+def workload_of(trace: Trace, seed: int) -> Workload:
+    """A trace as prompts of token ids, exact in length; prompts share a prefix just as far as their segments do.
+
+    Answers have exactly the trace's length. Under one seed the same content always has the same tokens.
+    """
+    requests = []
+    for number, asked in enumerate(trace.requests):
+        segments = asked.segments or ((_OWN + number, asked.prompt_tokens),)
+        prompt: list[int] = []
+        for content, tokens in segments:
+            # Content ids may be negative; seeds may not.
+            rng = np.random.default_rng([seed, content % 2**63])
+            prompt += random_prompt(tokens, rng)
+        requests.append(
+            ScheduledRequest(
+                request_id=asked.request_id,
+                offset_ns=asked.offset_ns,
+                prompt=tuple(prompt),
+                prompt_tokens=asked.prompt_tokens,
+                max_tokens=asked.output_tokens,
+                ignore_eos=True,
+                slo_class=asked.slo_class,
+                kind=asked.kind,
+            )
+        )
+    return Workload(trace.name, tuple(requests))

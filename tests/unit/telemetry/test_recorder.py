@@ -55,7 +55,7 @@ def test_a_recording_has_a_head_what_happened_in_order_and_the_model(tmp_path: P
     shape = StepShape(1, 2, 3, 4, 5.5)
     step = make_record(shape, step=7, available_ns=None, fallback=True)
     head, first, second, model = record(tmp_path / "a.jsonl.gz", step, TIMELINE)
-    assert head == {"type": "head", "format": 1, "started_unix_s": 1234, "policy": "sarathi"}
+    assert head == {"type": "head", "format": 2, "started_unix_s": 1234, "policy": "sarathi"}
     assert first["type"] == "step"
     assert first["step"] == 7
     assert first["available_ns"] is None

@@ -1,0 +1,1 @@
+"""Does the simulator tell what a server will do?"""

@@ -1,0 +1,1 @@
+"""The bench of scheduling policies on virtual time."""

@@ -1,0 +1,197 @@
+"""Fluid capacity of scheduling policies on virtual time, cell by cell: ours against every fixed budget.
+
+    python -m policies [--set quick|balanced|full] [--split train|test] [--seeds 3] [--requests 1000]
+
+First a coarse pass over all arms of a cell, then a fine one, seed by seed, over those that came near the best; then
+the share of requests that fail at the load where the best fixed budget fails 5 %. Everything finished is kept in
+``out/bench-policies`` and not computed again. The test split (seeds from 1000 on, and one kind of traffic) is for
+claims: each use of it is written to ``benchmarks/results/test-set-uses.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+HERE = Path(__file__).parents[1]
+sys.path.insert(0, str(HERE))
+
+from policies.arms import BASELINES, FIXED, FIXED_PRIORITY, FLAGSHIP, Arm
+from policies.cells import SETS, TEST_SEED, Cell
+from policies.table import Bench, markdown, summarise
+from policies.work import Job, Store, code_digest, first_guess, run
+from sarathi_plugin.simulate.sweep import sweep
+
+RESULTS = HERE / "results"
+KEPT_FIXED, KEPT_BASELINES = 3, 2
+"""How many fixed budgets and baselines go on to the fine pass, by their coarse capacity."""
+
+
+def main() -> None:
+    """The command."""
+    options = parse()
+    cells = [cell for cell in SETS[options.set] if options.split == "test" or not cell.test_only]
+    first = TEST_SEED if options.split == "test" else 0
+    bench = Bench(options.set, options.split, options.requests, tuple(range(first, first + options.seeds)))
+    if options.split == "test":
+        note_use(options)
+    begin = time.monotonic()
+    store = Store(options.out)
+    coarse = coarse_pass(store, cells, options)
+    fine = fine_pass(store, cells, coarse, bench, options)
+    overload = overload_pass(store, cells, fine, bench, options)
+    summary = summarise(bench, cells, coarse, fine, overload)
+    summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
+    summary["code"] = code_digest()
+    text = markdown(summary)
+    print(text)
+    name = f"policies-{options.set}-{options.split}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(text)
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m policies", description=__doc__.splitlines()[0])
+    parser.add_argument("--set", choices=SETS, default="balanced")
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path("out/bench-policies"))
+    return parser.parse_args()
+
+
+def note_use(options: argparse.Namespace) -> None:
+    """The test set wears out with use: every use is on record."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    line = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "code": code_digest(),
+        "set": options.set,
+        "seeds": options.seeds,
+        "requests": options.requests,
+    }
+    with (RESULTS / "test-set-uses.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def arms_of(cell: Cell) -> list[Arm]:
+    """Everybody who competes in a cell."""
+    priority = FIXED_PRIORITY if cell.traffic == "mixed-classes" else []
+    return [*FIXED, *priority, *BASELINES, FLAGSHIP]
+
+
+def work_off(
+    store: Store, jobs: list[Job], what: str, options: argparse.Namespace
+) -> dict[Job, dict[str, Any]]:
+    """Results of all jobs, those from before included; shows progress."""
+    found = {job: result for job in jobs if (result := store.get(job)) is not None}
+    missing = [job for job in jobs if job not in found]
+    begin = time.monotonic()
+    for done, (job, result) in enumerate(sweep(run, missing, workers=options.workers), 1):
+        store.put(job, result)
+        found[job] = result
+        left = (time.monotonic() - begin) / done * (len(missing) - done)
+        print(
+            f"{what} {done}/{len(missing)}, about {left / 60:.0f} min left: {job.cell.name} {job.arm.name} {result}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
+
+
+def coarse_pass(store: Store, cells: list[Cell], options: argparse.Namespace) -> dict[Cell, dict[str, float]]:
+    """Coarse capacity of every arm in every cell, on one training seed."""
+    from policies.work import COARSE_REQUESTS
+
+    jobs = [
+        Job("coarse", cell, arm, 0, min(COARSE_REQUESTS, options.requests), round(first_guess(cell), 4))
+        for cell in cells
+        for arm in arms_of(cell)
+    ]
+    found = work_off(store, jobs, "coarse pass", options)
+    result: dict[Cell, dict[str, float]] = {cell: {} for cell in cells}
+    for job, data in found.items():
+        result[job.cell][job.arm.name] = data["capacity"]
+    return result
+
+
+def kept(cell: Cell, coarse: dict[str, float]) -> list[Arm]:
+    """Who goes on: ours, the best fixed budgets, the best baselines."""
+
+    def best(arms: list[Arm], count: int) -> list[Arm]:
+        able = [arm for arm in arms if coarse[arm.name] > 0]
+        return sorted(able, key=lambda arm: -coarse[arm.name])[:count]
+
+    priority = best(FIXED_PRIORITY, 2) if cell.traffic == "mixed-classes" else []
+    return [*best(FIXED, KEPT_FIXED), *priority, *best(BASELINES, KEPT_BASELINES), FLAGSHIP]
+
+
+Fine = dict[Cell, dict[str, dict[int, dict[str, Any]]]]
+
+
+def fine_pass(
+    store: Store,
+    cells: list[Cell],
+    coarse: dict[Cell, dict[str, float]],
+    bench: Bench,
+    options: argparse.Namespace,
+) -> Fine:
+    """Capacity within 2 %, per seed, of those that are kept."""
+    jobs = [
+        Job("fine", cell, arm, seed, bench.requests, round(coarse[cell][arm.name] or first_guess(cell), 4))
+        for cell in cells
+        for arm in kept(cell, coarse[cell])
+        for seed in bench.seeds
+    ]
+    result: Fine = {cell: {} for cell in cells}
+    for job, data in work_off(store, jobs, "fine pass", options).items():
+        result[job.cell].setdefault(job.arm.name, {})[job.seed] = data
+    return result
+
+
+def overload_pass(
+    store: Store, cells: list[Cell], fine: Fine, bench: Bench, options: argparse.Namespace
+) -> dict[Cell, dict[str, float]]:
+    """Share of failed requests of the best fixed budget and of ours, at the load where the former fails 5 %."""
+    from policies.table import best_fixed, mean_capacity
+
+    by_name = {arm.name: arm for arm in [*FIXED, *FIXED_PRIORITY, FLAGSHIP]}
+    searches = []
+    for cell in cells:
+        name = best_fixed(fine[cell])
+        if name is not None:
+            start = round(1.1 * mean_capacity(fine[cell][name]), 4)
+            searches += [
+                Job("overload", cell, by_name[name], seed, bench.requests, start) for seed in bench.seeds
+            ]
+    loads = work_off(store, searches, "load of 5 % failures", options)
+    jobs = [
+        Job("failed", job.cell, arm, job.seed, job.requests, round(data["capacity"], 4))
+        for job, data in loads.items()
+        if data["capacity"] > 0
+        for arm in (job.arm, FLAGSHIP)
+    ]
+    gathered: dict[Cell, dict[str, list[float]]] = {}
+    for job, data in work_off(store, jobs, "failures at that load", options).items():
+        side = "ours" if job.arm.name == FLAGSHIP.name else "fixed"
+        gathered.setdefault(job.cell, {}).setdefault(side, []).append(data["failed"])
+    return {cell: {side: sum(v) / len(v) for side, v in sides.items()} for cell, sides in gathered.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""``sarathi profile record`` behind its flags: a server that records itself, driven over a grid of batch shapes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.curve import served_model
+from sarathi_plugin.load.grid import design_grid, drive_grid
+from sarathi_plugin.load.server import ServerSpec, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NAME = "profiled"
+
+
+def record(
+    model: str,
+    out: Path,
+    arguments: Sequence[str],
+    *,
+    max_streams: int,
+    max_context: int | None,
+    budget: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Serve ``model`` with vLLM's own decisions and our recorder, drive the grid, stop; leaves ``out``.
+
+    arguments: more of ``vllm serve``. Raises ConfigError for bad input, ServerError when the server fails.
+    """
+    if out.suffixes[-2:] != [".jsonl", ".gz"]:
+        raise ConfigError(f"Name the recording *.jsonl.gz, not {out.name!r}.")
+    if out.exists():
+        raise ConfigError(f"{out} exists; remove it or choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sarathi-profile-") as folder:
+        spec = ServerSpec(
+            model,
+            NAME,
+            Path(folder) / "server.log",
+            (
+                "--scheduler", "vllm",
+                "--max-num-batched-tokens", str(budget),
+                "--no-enable-prefix-caching",
+                "--sarathi-record", str(out.resolve()),
+                *arguments,
+            ),
+        )  # fmt: skip
+        say("starting the server")
+        with serve(spec) as server:
+            _, longest = served_model(server.url)
+            context = min(max_context or longest // 2, longest // 2)
+            cells = design_grid(
+                max_streams=max_streams, max_context=context, budget=min(budget, longest // 2)
+            )
+            drive_grid(server.url, NAME, cells, np.random.default_rng(seed), note=say)
+    say(f"{out}: recorded; next: sarathi profile fit {out}")

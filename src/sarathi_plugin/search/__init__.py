@@ -1,0 +1,1 @@
+"""Fluid capacity of a configuration, and what no configuration can exceed."""

@@ -1,0 +1,151 @@
+"""Fluid capacity: the highest arrival rate at which nearly every request stays fluid. By bracketing and bisection.
+
+Definition: at least 99 % of the requests (of every SLO class; one that failed counts against) have a fluidity-index of
+at least 0.9, and the median scheduling delay is at most 2 s. The delay limit is Sarathi-Serve's (arXiv 2403.02310,
+section 5); the share and the index are Etalon's (arXiv 2407.07000, section 5).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.load.summary import is_fluid, percentile_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sarathi_plugin.core import RequestTimeline
+
+SHARE = 0.99
+LONGEST_DELAY_NS = 2 * NS_PER_S
+STEP = 1.3
+"""Factor between rates while a bracket is sought, when nothing is known of where it lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One run at one rate. fluid_share: of the worst class, an upper bound when the run was stopped early.
+
+    reason: why it did not pass, empty when it did.
+    """
+
+    rate: float
+    passed: bool
+    fluid_share: float
+    median_delay_ns: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """rate: requests per second, 0 when not even the lowest rate passed. tried: in the order of the search."""
+
+    rate: float
+    tried: tuple[Verdict, ...]
+
+    @property
+    def limit(self) -> str:
+        """What broke at the lowest rate that failed."""
+        failed = [verdict for verdict in self.tried if not verdict.passed]
+        return min(failed, key=lambda verdict: verdict.rate).reason if failed else ""
+
+
+def find_capacity(
+    judge: Callable[[float], Verdict],
+    *,
+    start: float,
+    lowest: float,
+    highest: float,
+    resolution: float = 0.02,
+    step: float = STEP,
+) -> Capacity:
+    """The highest rate that passes, within ``resolution`` (a share of the rate).
+
+    judge(rate): one run. The bracket is sought from ``start`` by factors of ``step``, ever larger, and bisected in
+    logarithms. A judge that is not monotone gives one of its boundaries.
+
+    Raises ConfigError unless 0 < lowest <= start <= highest.
+    """
+    if not 0 < lowest <= start <= highest:
+        raise ConfigError(
+            f"A capacity search needs 0 < lowest <= start <= highest, not {lowest}, {start}, {highest}."
+        )
+    tried: list[Verdict] = []
+
+    def passes(rate: float) -> bool:
+        tried.append(judge(rate))
+        return tried[-1].passed
+
+    low, high = _bracket(passes, start, lowest, highest, step)
+    if low == 0 or high > highest:
+        return Capacity(low, tuple(tried))
+    while high / low > 1 + resolution:
+        middle = (low * high) ** 0.5
+        if passes(middle):
+            low = middle
+        else:
+            high = middle
+    return Capacity(low, tuple(tried))
+
+
+def _bracket(
+    passes: Callable[[float], bool], start: float, lowest: float, highest: float, step: float
+) -> tuple[float, float]:
+    """(a rate that passes or 0, a rate that fails or one beyond the highest)."""
+    rate = start
+    if passes(rate):
+        while rate < highest:
+            higher = min(rate * step, highest)
+            if not passes(higher):
+                return rate, higher
+            rate, step = higher, step * step
+        return rate, 2 * highest
+    while rate > lowest:
+        lower = max(rate / step, lowest)
+        if passes(lower):
+            return lower, rate
+        rate, step = lower, step * step
+    return 0.0, lowest
+
+
+def judge_timelines(
+    rate: float, timelines: Sequence[RequestTimeline], *, share: float = SHARE, complete: bool = True
+) -> Verdict:
+    """The verdict on one run's timelines; complete: whether the run went to its end."""
+    by_class: dict[str, list[bool]] = {}
+    for timeline in timelines:
+        by_class.setdefault(timeline.slo_class, []).append(is_fluid(timeline))
+    shares = {name: sum(fluid) / len(fluid) for name, fluid in by_class.items()}
+    worst = min(shares, key=lambda name: shares[name])
+    waits = [t.scheduled_ns - t.arrival_ns for t in timelines if t.scheduled_ns is not None]
+    delay = percentile_ns(waits, 50)
+    reason = ""
+    if shares[worst] < share or not complete:
+        reason = f"{worst}: {shares[worst]:.1%} fluid"
+    elif delay is None or delay > LONGEST_DELAY_NS:
+        reason = "no request was scheduled" if delay is None else f"median delay {delay / NS_PER_S:.1f} s"
+    return Verdict(rate, not reason, shares[worst], delay, reason)
+
+
+class FailureCount:
+    """Tells when a run has lost: more requests of a class have failed than the share allows.
+
+    classes: the SLO class of every request of the run.
+    """
+
+    def __init__(self, classes: Sequence[str], *, share: float = SHARE) -> None:
+        counts = Counter(classes)
+        self._allowed = {name: int(count * (1 - share) + 1e-9) for name, count in counts.items()}
+        self._failed: Counter[str] = Counter()
+
+    def failed(self, name: str) -> None:
+        """One request of this class has ended and was not fluid."""
+        self._failed[name] += 1
+
+    def lost(self, hopeless: Counter[str]) -> bool:
+        """Whether the share is lost, given the unfinished requests that cannot be fluid any more."""
+        return any(self._failed[name] + hopeless[name] > allowed for name, allowed in self._allowed.items())

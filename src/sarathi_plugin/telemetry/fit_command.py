@@ -1,0 +1,88 @@
+"""``sarathi profile fit`` behind its flags: from recordings to a step-time profile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from sarathi_plugin.config import ConfigError, explain
+from sarathi_plugin.steptime.calibration import FitReport, report_text, write_report
+from sarathi_plugin.steptime.fit import fit_profile
+from sarathi_plugin.steptime.profile import ModelFacts, StepTimeProfile, save_profile
+from sarathi_plugin.telemetry.journal import Arrived
+from sarathi_plugin.telemetry.recording import Recording, read_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+def fit(
+    recordings: Sequence[Path],
+    out: Path,
+    *,
+    name: str | None,
+    hardware: str | None,
+    report: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Fit, write, and say how well it fits. Raises ConfigError."""
+    where = (
+        hardware
+        if hardware is not None
+        else f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    )
+    profile, found = fit_recordings(
+        [read_recording(path) for path in recordings], name=name or out.stem, hardware=where
+    )
+    try:
+        save_profile(profile, out)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {out}: {error.strerror or error}.") from error
+    say(report_text(found))
+    for path in write_report(found, report) if report is not None else ():
+        say(f"wrote {path}")
+    say(f"wrote {out}; use it with: sarathi simulate WORKLOAD --profile {out}")
+
+
+def fit_recordings(
+    recordings: Sequence[Recording], *, name: str, hardware: str, source: str = ""
+) -> tuple[StepTimeProfile, FitReport]:
+    """The profile of the engine that made these recordings. Raises ConfigError, also when they are of several."""
+    heads = [recording.head for recording in recordings]
+    if any(head.get("model") != heads[0].get("model") for head in heads):
+        raise ConfigError("The recordings are of different models; a profile is of one.")
+    try:
+        model = ModelFacts.model_validate(heads[0].get("model"))
+    except ValidationError as error:
+        raise ConfigError(explain(error, "the head of the recording")) from error
+    engine = heads[0]["engine"]
+    scalars = 2 * model.layers * model.kv_heads * model.head_dim
+    kv_bytes = scalars * model.kv_scalar_bytes * engine["num_gpu_blocks_override"] * engine["block_size"]
+    profile, found = fit_profile(
+        [step for recording in recordings for step in recording.steps],
+        name=name,
+        model=model,
+        hardware=hardware,
+        memory_bytes=max(1, kv_bytes),
+        vllm_version=heads[0]["vllm_version"],
+        source=source or f"{len(recordings)} recorded run(s) of {model.name}",
+        tensor_parallel=engine["tensor_parallel_size"],
+        frontend_s=round(frontend_s(recordings), 6),
+    )
+    return profile.model_copy(update={"kv_cache_bytes": max(1, kv_bytes)}), found
+
+
+def frontend_s(recordings: Sequence[Recording]) -> float:
+    """Median time from a request's arrival at the server to the engine's queue."""
+    waits = [
+        event.wall_s - event.arrival_s
+        for recording in recordings
+        for event in recording.events
+        if isinstance(event, Arrived)
+    ]
+    return max(0.0, statistics.median(waits)) if waits else 0.0

@@ -1,0 +1,64 @@
+"""RequestTimelines and StepRecords as Parquet: one row each, columns as the fields are named, times in nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FLOATS = {"prefill_attention"}
+TEXTS = {"request_id", "source", "slo_class", "status", "curve", "error", "limit"}
+
+
+def write_timelines(path: Path, timelines: Sequence[RequestTimeline]) -> None:
+    """Write timelines, token times as a list column; the same timelines give the same bytes. Raises OSError."""
+    _write(
+        path, [asdict(timeline) for timeline in timelines], [field.name for field in fields(RequestTimeline)]
+    )
+
+
+def read_timelines(path: Path) -> list[RequestTimeline]:
+    """Timelines from a file that ``write_timelines`` wrote. Raises ConfigError."""
+    import polars
+
+    try:
+        rows = polars.read_parquet(path).to_dicts()
+        return [RequestTimeline(**(row | {"token_ns": tuple(row["token_ns"])})) for row in rows]
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (polars.exceptions.PolarsError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} is not a Parquet file of timelines: {reason}") from error
+
+
+def write_steps(path: Path, steps: Sequence[Sequence[StepRecord]]) -> None:
+    """Write the steps of several engines, told apart by a column ``engine``. Raises OSError."""
+    names = [field.name for field in fields(StepRecord) if field.name != "shape"]
+    rows = []
+    for engine, records in enumerate(steps):
+        for record in records:
+            row: dict[str, Any] = {"engine": engine, **{name: getattr(record, name) for name in names}}
+            rows.append(row | record.shape._asdict())
+    _write(path, rows, ["engine", *names, *StepShape._fields])
+
+
+def _write(path: Path, rows: list[dict[str, Any]], names: list[str]) -> None:
+    import polars
+
+    def kind(name: str) -> Any:
+        if name == "token_ns":
+            return polars.List(polars.Int64)
+        if name in TEXTS:
+            return polars.String
+        if name == "fallback":
+            return polars.Boolean
+        return polars.Float64 if name in FLOATS else polars.Int64
+
+    schema = {name: kind(name) for name in names}
+    polars.DataFrame(rows, schema=schema, orient="row").write_parquet(path, compression="zstd")
