@@ -1,7 +1,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup check format generate test test-full demo demo-fast bench-overhead system-packages wheel clean
+.PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
+	bench-policies-quick bench-policies bench-policies-full bench-bound system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,6 +44,7 @@ check: setup  ## formatting, lint, types, import directions, generated files
 	@echo "mypy"; $(BIN)/mypy --no-error-summary
 	@echo "lint-imports"; $(BIN)/lint-imports --no-logo 2>&1
 	@echo "generated files"; $(BIN)/python scripts/generated.py --check
+	@$(BIN)/python scripts/prefill_curves.py --check
 
 format: setup  ## format the code and apply safe fixes
 	@$(BIN)/ruff format --quiet
@@ -50,6 +52,7 @@ format: setup  ## format the code and apply safe fixes
 
 generate: setup  ## rewrite what is generated (the list: scripts/generated.py)
 	@$(BIN)/python scripts/generated.py
+	@$(BIN)/python scripts/prefill_curves.py
 
 test: setup  ## all tests but the slow ones (more arguments for pytest: make test ARGS="-k name")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -65,6 +68,24 @@ demo-fast: setup  ## the same on a tiny model with random weights
 
 bench-overhead: setup  ## what the plugin adds to the time of a scheduling step
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-simulator: setup  ## how fast the simulator is, and where its time goes
+	$(BIN)/python benchmarks/simulator.py --profile $(ARGS)
+
+bench-fidelity: setup  ## what the simulator predicts against real servers (about half an hour, machine otherwise idle)
+	PYTHONPATH=benchmarks $(BIN)/python -m fidelity $(ARGS)
+
+bench-policies-quick: setup  ## fluid capacity of all policies on virtual time: 4 cells
+	PYTHONPATH=benchmarks $(BIN)/python -m policies --set quick --seeds 1 --requests 300 $(ARGS)
+
+bench-policies: setup  ## the same: 12 balanced cells, 3 seeds of 1,000 requests; can be resumed
+	PYTHONPATH=benchmarks $(BIN)/python -m policies --set balanced $(ARGS)
+
+bench-policies-full: setup  ## the same: all 72 cells
+	PYTHONPATH=benchmarks $(BIN)/python -m policies --set full $(ARGS)
+
+bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
+	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)
 
 system-packages:  ## install Prometheus, Chromium and its driver for the tests that use them
 	@bash scripts/system-packages.sh

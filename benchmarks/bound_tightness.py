@@ -4,7 +4,7 @@ Every instance is drawn from a seed (ranges: tests/exact_schedule.py) and none i
 factor: all may arrive at once (``free``) or none can be fluid alone (``never``), which are counted. gap = bound /
 largest feasible factor - 1, over the range of factors in which all requests can be fluid::
 
-    python benchmarks/bound_tightness.py [--instances 200] [--seed 0] [--seconds 100] [--out results/bound.jsonl]
+    python benchmarks/bound_tightness.py [--instances 200] [--seed 0] [--seconds 100] [--workers 2] [--out FILE]
 
 With --out it goes on where an earlier run stopped; --seconds stops it early.
 """
@@ -12,12 +12,12 @@ With --out it goes on where an earlier run stopped; --seconds stops it early.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import time
 from collections import Counter
 from math import inf
+from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from exact_schedule import MACHINES, WORKLOADS, Exhaustive, draw, largest_factor
 
 from sarathi_plugin.search.bound import capacity_bound, obstacle
 
+BATCH = 10
 ABOVE = (1.002, 1.05, 1.5)
 """No schedule may be found at the bound times any of these."""
 
@@ -59,6 +60,11 @@ def measure(seed: int, number: int) -> dict[str, Any]:
     ratio, plain = (top / reached - 1 if reached else inf for top in (bound, windows))
     return row | {"status": "wrong" if wrong else "counted", "reached": reached, "gap": ratio, "windows_gap": plain,
                   "binding": binding}  # fmt: skip
+
+
+def count(rows: list[dict[str, Any]]) -> int:
+    """How many instances have a largest factor."""
+    return sum(row["status"] in {"counted", "wrong"} for row in rows)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -103,20 +109,21 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=200, help="instances with a largest factor")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=inf, help="stop after so many")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, help="JSON lines, one per instance; read first when there")
     arguments = parser.parse_args()
     rows = []
     if arguments.out and arguments.out.exists():
         rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     stop = time.monotonic() + arguments.seconds
-    for number in itertools.count(len(rows)):
-        counted = sum(row["status"] in {"counted", "wrong"} for row in rows)
-        if counted >= arguments.instances or time.monotonic() > stop:
-            break
-        rows.append(measure(arguments.seed, number))
-        if arguments.out:
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+    with Pool(arguments.workers) as pool:
+        while count(rows) < arguments.instances and time.monotonic() < stop:
+            numbers = range(len(rows), len(rows) + BATCH)
+            found = pool.starmap(measure, [(arguments.seed, number) for number in numbers], chunksize=1)
+            rows += found
+            if arguments.out:
+                with arguments.out.open("a") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in found)
     report(rows)
     if any(row["status"] == "wrong" for row in rows):
         sys.exit("The bound is wrong: a schedule exists above it.")

@@ -129,17 +129,21 @@ class Exhaustive:
         self.chunk = instance.chunk
         most = sum(job.prompt_tokens for job in self.jobs)
         self.table = [0.0] + [self.cost.linear(n) for n in range(1, most + 1)]
+        self.cheapest = min((self.cost.host_ns + time) / n for n, time in enumerate(self.table) if n)
         self.alone = [self._alone(job) for job in self.jobs]
 
     def _alone(self, job: Job) -> list[list[float]]:
-        """Last time after arrival to be at [chunks done][0], and at [all chunks][tokens out] after the prompt."""
+        """Last time after arrival to be at [chunks done][0], and at [all chunks][tokens out] after the prompt.
+
+        [all chunks][0] is when the prompt must be done.
+        """
         grant = (job.output_tokens - 1) // 9 * job.tbt_ns
         chunks = -(-job.prompt_tokens // self.chunk)
         last = [inf] * (job.output_tokens + 1)
         for out in range(job.output_tokens - 1, 0, -1):
             due = min(last[out + 1], job.first_ns + out * job.tbt_ns + grant)
             last[out] = due - step_ns(self.cost, [job.prompt_tokens + out - 1], [])
-        done = min(last[1], job.first_ns + grant)
+        done = last[0] = min(last[1], job.first_ns + grant)
         before: list[float] = [inf] * chunks
         for at in range(chunks - 1, -1, -1):
             start = at * self.chunk
@@ -226,7 +230,20 @@ class Exhaustive:
             if moved.met + left < 9 * moved.missed or end > self._last(index, moved, arrivals[index]):
                 return None
             after.append(moved)
-        return end, tuple(after)
+        return (end, tuple(after)) if self._prompts_fit(end, after, arrivals) else None
+
+    def _prompts_fit(self, now: float, state: list[Ledger], arrivals: list[int]) -> bool:
+        """Whether the prompts left could be done one after another at the least cost of a token ever."""
+        left = []
+        for index, (job, at) in enumerate(zip(self.jobs, state, strict=True)):
+            if at.computed < job.prompt_tokens:
+                done = self.alone[index][-1][0]
+                left.append((arrivals[index] + done, job.prompt_tokens - at.computed))
+        for done, tokens in sorted(left):
+            now += tokens * self.cheapest
+            if now > done:
+                return False
+        return True
 
 
 def _advance(job: Job, at: Ledger, take: int, end: int) -> Ledger:

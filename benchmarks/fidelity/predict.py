@@ -98,10 +98,10 @@ def predict(
     return {name: statistics.median(one[name] for one in found) for name in METRICS}
 
 
-def compare(out: Path) -> dict[str, Any]:
-    """Every test run against its prediction, and live runs against each other."""
+def compare(out: Path, limit: float = KERNEL_LIMIT) -> dict[str, Any]:
+    """Every test run against its prediction, and live runs against each other. limit: of the kernel's shift."""
     runs = [Run(**data) for data in json.loads((out / "runs.json").read_text())]
-    left_out = [run for run in runs if run.kernel_shift > KERNEL_LIMIT or run.failed]
+    left_out = [run for run in runs if run.kernel_shift > limit or run.failed]
     kept = [run for run in runs if run not in left_out]
     recordings = {policy: read_recording(out / f"{policy}.jsonl.gz") for policy in POLICIES}
     real: dict[str, dict[int, dict[str, float]]] = {}
@@ -133,6 +133,7 @@ def compare(out: Path) -> dict[str, Any]:
         "left_out": [f"{run.traffic} {run.policy} {run.repeat}: {run.kernel_shift:.1%}" for run in left_out],
         "rates": {t.name: t.rate for t in (CALIBRATION, *TESTS)},
         "fits": fits,
+        "limit": limit,
     }
 
 
@@ -156,7 +157,8 @@ def row_of(real: dict[int, dict[str, float]], predicted: dict[int, dict[str, flo
 def markdown(summary: dict[str, Any]) -> str:
     """The table for people."""
     lines = ["| cell | " + " | ".join(METRICS) + " |", "| --- |" + " --- |" * len(METRICS)]
-    errors, noises = [], []
+    errors: list[float] = []
+    noises: list[float] = []
     for cell, row in summary["cells"].items():
         parts = []
         for name in METRICS:
@@ -172,6 +174,8 @@ def markdown(summary: dict[str, Any]) -> str:
                 f"{one['live']:.4g} {one['error']:+.1%}" + (f" ({noise:.1%})" if noise is not None else "")
             )
         lines.append(f"| {cell} | " + " | ".join(parts) + " |")
+    if not errors:
+        return "Every run was left out: the machine was not quiet enough.\n"
     floor = (
         f"median {statistics.median(noises):.1%}, worst {max(noises):.1%}" if noises else "one repeat only"
     )
@@ -181,7 +185,7 @@ def markdown(summary: dict[str, Any]) -> str:
         "live runs of the same requests (median over pairs).",
         "",
         f"Median absolute error {statistics.median(errors):.1%}, worst {max(errors):.1%}; live against live: {floor}. "
-        f"Runs left out because the reference kernel moved by more than {KERNEL_LIMIT:.0%} or a request failed: "
+        f"Runs left out because the reference kernel moved by more than {summary['limit']:.0%} or a request failed: "
         f"{'; '.join(summary['left_out']) or 'none'}.",
     ]
     return "\n".join(lines) + "\n"

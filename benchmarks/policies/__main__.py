@@ -49,7 +49,8 @@ def main() -> None:
     coarse = coarse_pass(store, cells, options)
     fine = fine_pass(store, cells, coarse, bench, options)
     overload = overload_pass(store, cells, fine, bench, options)
-    summary = summarise(bench, cells, coarse, fine, overload)
+    bounds = bound_pass(store, cells, bench, options)
+    summary = summarise(bench, cells, coarse, fine, overload, bounds)
     summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
     summary["code"] = code_digest()
     text = markdown(summary)
@@ -139,6 +140,21 @@ def kept(cell: Cell, coarse: dict[str, float]) -> list[Arm]:
 
     priority = best(FIXED_PRIORITY, 2) if cell.traffic == "mixed-classes" else []
     return [*best(FIXED, KEPT_FIXED), *priority, *best(BASELINES, KEPT_BASELINES), FLAGSHIP]
+
+
+def bound_pass(
+    store: Store, cells: list[Cell], bench: Bench, options: argparse.Namespace
+) -> dict[Cell, float]:
+    """Requests per second that no scheduler could exceed: the mean over the seeds."""
+    jobs = [
+        Job("bound", cell, FLAGSHIP, seed, bench.requests, round(first_guess(cell), 4))
+        for cell in cells
+        for seed in bench.seeds
+    ]
+    found: dict[Cell, list[float]] = {}
+    for job, data in work_off(store, jobs, "bound", options).items():
+        found.setdefault(job.cell, []).append(data["bound"])
+    return {cell: sum(rates) / len(rates) for cell, rates in found.items()}
 
 
 Fine = dict[Cell, dict[str, dict[int, dict[str, Any]]]]

@@ -22,7 +22,7 @@ class Arm:
     scheduler: str
     budget: int | None = None
     priority: bool = False
-    policy: dict[str, Any] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def fixed(self) -> bool:

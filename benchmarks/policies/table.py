@@ -68,9 +68,10 @@ def summarise(
     coarse: dict[Cell, dict[str, float]],
     fine: dict[Cell, dict[str, Seeds]],
     overload: dict[Cell, dict[str, float]],
+    bounds: dict[Cell, float],
 ) -> dict[str, Any]:
     """Everything as plain data."""
-    rows = [row_of(cell, coarse[cell], fine[cell], overload.get(cell, {})) for cell in cells]
+    rows = [row_of(cell, coarse[cell], fine[cell], overload.get(cell, {}), bounds[cell]) for cell in cells]
     able = [row for row in rows if row["versus_best_fixed"]]
     ratios = [row["versus_best_fixed"]["ratio"] for row in able]
     single = best_single(coarse)
@@ -99,7 +100,7 @@ def summarise(
 
 
 def row_of(
-    cell: Cell, coarse: dict[str, float], fine: dict[str, Seeds], overload: dict[str, float]
+    cell: Cell, coarse: dict[str, float], fine: dict[str, Seeds], overload: dict[str, float], bound: float
 ) -> dict[str, Any]:
     """One cell."""
     best = best_fixed(fine)
@@ -120,6 +121,7 @@ def row_of(
         "coarse": {name: round(rate, 4) for name, rate in coarse.items()},
         "fine": {name: [round(s["capacity"], 4) for s in found.values()] for name, found in fine.items()},
         "limit": next(iter(ours.values()))["limit"],
+        "bound": round(bound, 4),
         "overload": {side: round(share, 4) for side, share in overload.items()},
     }
 
@@ -149,8 +151,8 @@ def markdown(summary: dict[str, Any]) -> str:
         "Ratio: paired over seeds, with its 95 % interval.",
         "",
         "| cell | best fixed | its capacity | sarathi | ratio | interval | against default | against priority "
-        "| failures at 5 % | limit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| failures at 5 % | bound | limit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary["cells"]:
         versus, rank = row["versus_best_fixed"], row["versus_best_priority"]
@@ -165,7 +167,7 @@ def markdown(summary: dict[str, Any]) -> str:
             + (f"{row['versus_default']:.2f} | " if row["versus_default"] else "none | ")
             + (f"{rank['ratio']:.3f} | " if rank else " | ")
             + (f"{over['ours']:.1%} ({over['fixed']:.1%}) | " if over else "- | ")
-            + f"{row['limit']} |"
+            + f"{row['bound']:.3f} | {row['limit']} |"
         )
     means = summary["geometric_mean"]
     lines += [

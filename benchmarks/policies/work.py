@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sarathi_plugin
 from sarathi_plugin.core import NS_PER_S, StepShape
 from sarathi_plugin.search.capacity import find_capacity
+from sarathi_plugin.search.profiled import rate_bound
 from sarathi_plugin.search.simulated import failed_share, judge_simulation
 from sarathi_plugin.simulate.run import Simulation
 from sarathi_plugin.steptime.machine import ProfileModel
@@ -34,15 +35,19 @@ CODE = (
     "workload",
     "telemetry",
     "data",
+    "search",
 )
 """What a result depends on: when any of it changes, results are computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """kind: coarse or fine capacity, the load at which the arm fails 5 %, or the share that fails at ``rate``."""
+    """kind: coarse or fine capacity, load of 5 % failures, share that fails at ``rate``, or the bound.
 
-    kind: Literal["coarse", "fine", "overload", "failed"]
+    The bound is that of the cell and its traffic; the arm says only which engine loop it is for.
+    """
+
+    kind: Literal["coarse", "fine", "overload", "failed", "bound"]
     cell: Cell
     arm: Arm
     seed: int
@@ -75,8 +80,14 @@ def run(job: Job) -> dict[str, Any]:
         seed=job.seed,
     )
     begin = time.process_time()
-    if job.kind == "failed":
-        found: dict[str, Any] = {"failed": failed_share(wanted)}
+    if job.kind == "bound":
+        found: dict[str, Any] = {
+            "bound": rate_bound(
+                wanted.trace, wanted.targets, wanted.profile, overlapped=wanted.engine.async_scheduling
+            )
+        }
+    elif job.kind == "failed":
+        found = {"failed": failed_share(wanted)}
     else:
         share = 0.95 if job.kind == "overload" else 0.99
         judge = judge_simulation(

@@ -185,7 +185,7 @@ def simulate(
             say=typer.echo,
         )  # fmt: skip
 
-    guard(run, extra="simulate")
+    guard(run, extra="simulate,vllm")
 
 
 @app.command()
@@ -208,7 +208,7 @@ def replay(
         if report.different:
             raise typer.Exit(1)
 
-    guard(run, extra="simulate")
+    guard(run, extra="simulate,vllm")
 
 
 def guard(run: Callable[[], None], *, extra: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sarathi_plugin.search.capacity import find_capacity, judge_timelines
+from sarathi_plugin.search.profiled import rate_bound
 from sarathi_plugin.search.simulated import failed_share, judge_simulation
 from sarathi_plugin.simulate.run import Simulation, simulate
 from sarathi_plugin.simulate.spec import EngineSpec
@@ -54,3 +55,17 @@ def test_capacity_is_where_requests_begin_to_fail() -> None:
     at = Simulation(**fields(asked) | {"trace": asked.trace.scaled(found.rate)})
     over = Simulation(**fields(asked) | {"trace": asked.trace.scaled(1.3 * found.rate)})
     assert failed_share(at) <= 0.01 < failed_share(over)
+
+
+@pytest.mark.parametrize("scheduler", ["stock", "sarathi", "sarathi-static"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_policy_exceeds_the_bound_and_the_bound_is_near(scheduler: str, seed: int) -> None:
+    asked = Simulation(
+        **fields(wanted(scheduler))
+        | {"profile": make_profile(), "trace": make_traffic(100, gap_s=1.0, seed=seed)}
+    )
+    found = find_capacity(
+        judge_simulation(asked, asked.trace.scaled), start=10, lowest=1, highest=100, resolution=0.05
+    )
+    bound = rate_bound(asked.trace, asked.targets, asked.profile, overlapped=True) / asked.trace.rate
+    assert found.rate <= bound < 3 * found.rate

@@ -295,6 +295,10 @@ BAD = {
         "cannot hold one request of 4096 tokens",
     ),
     "unknown policy": ({"scheduler": "sarathy"}, "Unknown scheduler 'sarathy'; known: sarathi"),
+    "a profile of another model": (
+        {"settings": {"step_time_profile": "h100-llama-2-7b"}},
+        "is of meta-llama/Llama-2-7b-hf (layers 32), and tiny is served (layers 4)",
+    ),
     "model length": ({"max_model_len": 100}, "more than the model length of 100"),
     "more stages than layers": (
         {"pipeline_parallel_size": 5},

@@ -10,7 +10,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from sarathi_plugin import __version__, plugins
-from sarathi_plugin.config import Settings, load_curve
+from sarathi_plugin.config import ConfigError, Settings, load_curve
 from sarathi_plugin.engine import contract, stats
 from sarathi_plugin.engine.driver import Driver
 from sarathi_plugin.engine.facts import engine_facts, model_facts
@@ -123,11 +123,7 @@ def build_driver(
     """The driver with its policy, model and observers; and how to stop them. Raises ConfigError."""
     manager = plugins.manager_for(settings)
     policy = plugins.make_policy(settings, manager)
-    model = (
-        online_from(read_profile(settings.step_time_profile))
-        if settings.step_time_profile
-        else plugins.make_step_time_model(settings, manager)
-    )
+    model = make_model(scheduler, settings, manager)
     classes = plugins.make_slo_classes(settings, manager)
     info = describe_engine(scheduler, settings, tuple(classes))
     snapshot = open_snapshot(settings.session, info.engine_index)
@@ -159,6 +155,22 @@ def build_driver(
         snapshot.close()
 
     return driver, stop
+
+
+def make_model(scheduler: Any, settings: Settings, manager: Any) -> StepTimeModel:
+    """The step-time model, from a profile where one is given. Raises ConfigError, also for another model's profile."""
+    if not settings.step_time_profile:
+        return plugins.make_step_time_model(settings, manager)
+    profile = read_profile(settings.step_time_profile)
+    served = model_facts(scheduler.vllm_config)
+    for fact in ("layers", "hidden_size", "heads", "kv_heads"):
+        theirs = getattr(profile.model, fact)
+        if theirs != served[fact]:
+            raise ConfigError(
+                f"The step-time profile {settings.step_time_profile} is of {profile.model.name} ({fact} {theirs}), "
+                f"and {served['name']} is served ({fact} {served[fact]}); fit one to a recording of this server."
+            )
+    return online_from(profile)
 
 
 def describe_engine(scheduler: Any, settings: Settings, classes: tuple[str, ...]) -> stats.EngineFacts:

@@ -49,6 +49,8 @@ def design_grid(
     """
     if min(max_streams, max_context // 64, budget // 64) < 1:
         raise ConfigError("A grid needs at least one stream, and 64 tokens of context and of budget.")
+    if not 1 <= tile <= min(512, budget):
+        raise ConfigError(f"A grid needs a tile from 1 to {min(512, budget)} tokens, not {tile}.")
     counts = sorted({n for n in (0, 1, 2, 4, 8, 16, 32, 64, 128) if n < max_streams} | {max_streams})
     contexts = sorted({c for c in (64, 512, 2048, 8192) if c < max_context} | {max_context})
     edges = [edge + off for edge in _edges(budget, tile) for off in (0, 1, -tile // 2)]
@@ -67,8 +69,8 @@ def design_grid(
 def _edges(budget: int, tile: int) -> list[int]:
     """Multiples of the tile, every one up to 512 and sparser beyond."""
     found = list(range(tile, min(512, budget) + 1, tile))
-    while found[-1] * 5 // 4 <= budget:
-        found.append(found[-1] * 5 // 4 // tile * tile)
+    while (following := max(found[-1] // tile + 1, found[-1] * 5 // 4 // tile) * tile) <= budget:
+        found.append(following)
     edges = sorted({*found, budget})
     return edges if (3 * len(edges)) % 5 else edges[1:]
 

@@ -68,12 +68,14 @@ def find_capacity(
     judge(rate): one run. The bracket is sought from ``start`` by factors of ``step``, ever larger, and bisected in
     logarithms. A judge that is not monotone gives one of its boundaries.
 
-    Raises ConfigError unless 0 < lowest <= start <= highest.
+    Raises ConfigError unless 0 < lowest <= start <= highest, resolution > 0 and step > 1.
     """
     if not 0 < lowest <= start <= highest:
         raise ConfigError(
             f"A capacity search needs 0 < lowest <= start <= highest, not {lowest}, {start}, {highest}."
         )
+    if not (resolution > 0 and step > 1):
+        raise ConfigError(f"A capacity search needs resolution > 0 and step > 1, not {resolution}, {step}.")
     tried: list[Verdict] = []
 
     def passes(rate: float) -> bool:

@@ -23,8 +23,8 @@ CLUSTER = 6
 CLUSTERS = 8
 """Runs of neighbouring requests that are searched: the closest ones."""
 
-LEVELS = 8
-"""Marks of progress per prompt; a prompt of no more tokens is searched token by token."""
+LEVELS = (4, 8)
+"""Marks of progress per prompt, coarse first; a prompt of no more tokens is searched token by token."""
 
 MAX_TOKENS = 32
 """Longer outputs are searched up to here; what follows is left to the windows."""
@@ -53,13 +53,14 @@ class Prospect:
     Positions before ``out`` are prompt progress, rounded up to grains; position out + i: token i is out.
     """
 
-    def __init__(self, problem: Problem, job: int, release: float, due: float, price: float) -> None:
+    def __init__(self, problem: Problem, job: int, view: View, price: float, levels: int) -> None:
         self.prompt = int(problem.tokens[job])
-        self.grain = -(-self.prompt // LEVELS)
+        self.grain = -(-self.prompt // levels)
+        due = float(view.due[job]) + 1
         # With whole grains, one more position: all but the end of the prompt is done.
         self.out = -(-self.prompt // self.grain) + (self.grain > 1)
         self.final = self.out + int(min(problem.outputs[job], MAX_TOKENS)) - 1
-        self.release = release
+        self.release = float(view.release[job])
         places = range(self.final + 1)
         self.due = [due + max(0, at - self.out) * float(problem.tbt[job]) for at in places]
         self.moves = [self._moves(problem, at) for at in places]
@@ -116,7 +117,7 @@ class Search:
     """Depth-first search for a relaxed schedule of a few jobs; equal progress is not visited again unless earlier.
 
     Its clock is never ahead of the true time by more than the gifts of its state. price: what a token of rounding
-    is worth, at most the least cost per token of any step; the slope of the token table is best.
+    is worth, at most the least cost per token of any step (then it is best).
     """
 
     def __init__(self, problem: Problem, jobs: Sequence[Prospect], price: float) -> None:
@@ -239,12 +240,14 @@ def stuck(problem: Problem, low: float, high: float, effort: int) -> bool:
     """
     if problem.drop:
         return False
+    # The steepest line runs through the origin: no step costs less per token.
+    price = float(problem.lines[:, 1].max()) * (1 - TOLERANCE)
     for members in clusters(problem):
         view = View.build(problem, members[0], low, high)
-        longest = int(problem.tokens[list(members)].max())
-        slope = (problem.cost.linear(longest) - problem.cost.linear(1)) / max(1, longest - 1)
-        price = min(slope, float(problem.lines[:, 1].max()) * (1 - TOLERANCE))
-        jobs = [Prospect(problem, j, float(view.release[j]), float(view.due[j]) + 1, price) for j in members]
-        if Search(problem, jobs, price).impossible(effort):
-            return True
+        for levels in LEVELS:
+            jobs = [Prospect(problem, j, view, price, levels) for j in members]
+            if Search(problem, jobs, price).impossible(effort):
+                return True
+            if all(job.grain == 1 for job in jobs):
+                break
     return False

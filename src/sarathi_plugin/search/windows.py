@@ -192,7 +192,9 @@ def stabbing_times(
         if not np.isfinite(now).any():
             break
         times.append(now)
-        served = (ready <= now[:, None] + 0.5) & (left > 0) & np.isfinite(now)[:, None]
+        # A token that is due before it can come has no schedule anyway; it must not stop the count.
+        can = (ready <= now[:, None] + 0.5) | (due <= now[:, None])
+        served = can & (left > 0) & np.isfinite(now)[:, None]
         left = left - served
         ready = ready + served * step
         due = np.where(left > 0, due + served * tbt, np.inf)

@@ -61,6 +61,8 @@ class EngineSpec(Strict):
             raise ValueError(
                 f"the {STOCK} scheduler takes no settings of ours; use 'vllm' for stock decisions"
             )
+        if taken := {"file", "scheduler"} & self.sarathi.keys():
+            raise ValueError(f"sarathi: leave out {min(taken)!r}; the scheduler is named one level up")
         return self
 
     def settings(self) -> Settings:

@@ -79,7 +79,9 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def _draw_residuals(axis: Axes, ratios: NDArray[np.float64], kinds: NDArray[np.str_]) -> None:
-    _dress(axis, "Residuals", "real over predicted", "share of steps")
+    _dress(
+        axis, "Residuals", f"real over predicted (those beyond {SHOWN[1]:g} stand there)", "share of steps"
+    )
     edges = np.linspace(*SHOWN, 61)
     for name, mine, colour in (
         ("decode", kinds == "decode", COLOURS["decode"]),
@@ -128,7 +130,14 @@ def _draw_time(axis: Axes, report: FitReport, ratios: NDArray[np.float64], kinds
         axis.plot(at[mine], shown[mine], ".", color=colour, markersize=4, alpha=0.4)
     if len(shown) >= WINDOW:
         windows = np.lib.stride_tricks.sliding_window_view(shown, WINDOW)
-        axis.plot(at[WINDOW // 2 : -(WINDOW // 2)], np.median(windows, axis=1), color=INK, linewidth=1.6)
+        axis.plot(
+            at[WINDOW // 2 : -(WINDOW // 2)],
+            np.median(windows, axis=1),
+            color=INK,
+            linewidth=1.6,
+            label=f"median of {WINDOW} steps",
+        )
+        axis.legend(frameon=False, labelcolor=SOFT, loc="upper right")
     axis.axhline(1, color=SOFT, linewidth=1)
     axis.set_ylim(*SHOWN)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.steptime.calibration import Errors, FitReport, assess, errors
 from sarathi_plugin.steptime.profile import ModelFacts, Provenance, Residuals, StepTimeProfile
 from sarathi_plugin.steptime.residuals import residual_quantiles
-from sarathi_plugin.steptime.staircase import non_negative_least_squares, ramps
+from sarathi_plugin.steptime.samples import Samples, choose_knots, samples_of
+from sarathi_plugin.steptime.staircase import non_negative_least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 WARM_UP = 20
-"""First steps of a run, in which kernels are chosen and caches are cold."""
+"""First steps of a run, in which kernels are chosen and caches are cold. Step numbers start again with a new run."""
 
 LEAST_STEPS = 200
 LEAST_OF_KIND = 30
@@ -36,49 +36,17 @@ OUTLIER = 4.0
 the process was stopped, or the clock was."""
 
 BLOCK = 50
-TILES = ((64, 1024), (128, 4096))
-"""Widths of stairs looked for, and up to how many tokens (see ``vidur.TILES``)."""
-
-LEAST_IN_TILE = 8
-KNOTS = 32
-STEPS_PER_KNOT = 25
 TOTALS = 30.0
 """How much more than all single steps the two sums (decodes, steps with prompts) weigh: what bias a fit would have is
-divided by its square. Far more would drown the single steps in rounding."""
+divided by its square."""
+
+FLOOR_S = 1e-6
+"""No step is predicted to be shorter."""
 
 HOST_SHARE = 0.95
 """Gaps between steps above this quantile are hiccups, not host work."""
 
 FEWEST_GAPS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Steps as columns, each of shape (steps,)."""
-
-    seconds: Array
-    tokens: Array
-    rows: Array
-    context: Array
-    prefill: Array
-    pairs: Array
-
-    def take(self, mask: Mask) -> Samples:
-        """Some of them."""
-        columns = (self.seconds, self.tokens, self.rows, self.context, self.prefill, self.pairs)
-        return Samples(*(column[mask] for column in columns))
-
-    @property
-    def prompts(self) -> Mask:
-        """Which carry prompt tokens."""
-        return self.prefill > 0
-
-    def design(self, knots: Sequence[int]) -> Array:
-        """Shape (steps, knots + 5): the ramps of the linear part, then the five terms of a profile."""
-        terms = np.stack(
-            [self.rows > 0, self.context, self.prompts, self.prefill, self.pairs], axis=1, dtype=np.float64
-        )
-        return np.hstack([ramps(self.tokens, knots), terms])
 
 
 def fit_profile(
@@ -95,10 +63,11 @@ def fit_profile(
 ) -> tuple[StepTimeProfile, FitReport]:
     """The profile of the machine that ran these steps, and how well it tells them.
 
-    steps: of one run, in order. Raises ConfigError when there are too few, or too few of a kind.
+    steps: of one run, in order, or of several, one after the other. Raises ConfigError when there are too few, or
+    too few of a kind.
     """
     usable, dropped = _usable(steps)
-    samples = _samples(usable)
+    samples = samples_of(usable)
     _check(samples)
     knots = choose_knots(samples)
     found, kept = _robust_fit(samples, knots)
@@ -108,9 +77,7 @@ def fit_profile(
     used = [step for step, keep in zip(usable, kept.tolist(), strict=True) if keep]
     ratios = samples.seconds / _predict(samples, knots, found)
     held_out = _held_out(samples)
-    host_s, host_request_s = host_times(steps)
-    values = np.maximum(np.cumsum(found[: len(knots)]), 1e-6)
-    decode_step, context, prefill_step, prefill_token, pair = found[len(knots) :].tolist()
+    host_s, host_request_s = (_round(seconds) for seconds in host_times(steps))
     profile = StepTimeProfile(
         name=name,
         model=model,
@@ -118,30 +85,44 @@ def fit_profile(
         memory_bytes=memory_bytes,
         tensor_parallel=tensor_parallel,
         vllm_version=vllm_version,
-        linear_s=[(n, _round(s)) for n, s in zip(knots, values.tolist(), strict=True)],
-        decode_step_s=_round(decode_step),
-        decode_context_token_s=_round(context),
-        prefill_step_s=_round(prefill_step),
-        prefill_token_s=_round(prefill_token),
-        prefill_pair_s=_round(pair),
-        host_s=_round(host_s),
-        host_request_s=_round(host_request_s),
+        host_s=host_s,
+        host_request_s=host_request_s,
         frontend_s=frontend_s,
-        residuals=Residuals(
-            decode=residual_quantiles(ratios[~samples.prompts]),
-            prefill=residual_quantiles(ratios[samples.prompts]),
-        ),
+        residuals=_residuals(samples, ratios),
         provenance=_provenance(source, samples, ratios, held_out, knots),
+        **_coefficients(knots, found),
     )
     return profile, assess(profile, used, dropped=dropped, held_out=held_out)
+
+
+def _residuals(samples: Samples, ratios: Array) -> Residuals:
+    prompts = samples.prompts
+    return Residuals(decode=residual_quantiles(ratios[~prompts]), prefill=residual_quantiles(ratios[prompts]))
+
+
+def _coefficients(knots: Sequence[int], found: Array) -> dict[str, Any]:
+    """What was solved for, as the fields of a profile."""
+    values = np.maximum(np.cumsum(found[: len(knots)]), FLOOR_S)
+    fields = (
+        "decode_step_s",
+        "decode_context_token_s",
+        "prefill_step_s",
+        "prefill_token_s",
+        "prefill_pair_s",
+    )
+    terms = {name: _round(value) for name, value in zip(fields, found[len(knots) :].tolist(), strict=True)}
+    return {"linear_s": [(n, _round(s)) for n, s in zip(knots, values.tolist(), strict=True)], **terms}
 
 
 def _usable(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], dict[str, int]]:
     """Steps that say something about the machine, and how many do not, by reason."""
     dropped = {"of the warm-up": 0, "empty": 0, "under stock decisions (fallback)": 0, "without duration": 0}
-    kept = []
-    for at, step in enumerate(steps):
-        if at < WARM_UP:
+    kept: list[StepRecord] = []
+    since, last = 0, 0
+    for step in steps:
+        since = since + 1 if step.step > last else 1
+        last = step.step
+        if since <= WARM_UP:
             dropped["of the warm-up"] += 1
         elif step.shape.kind == "empty":
             dropped["empty"] += 1
@@ -152,12 +133,6 @@ def _usable(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], dict[str, in
         else:
             kept.append(step)
     return kept, dropped
-
-
-def _samples(steps: Sequence[StepRecord]) -> Samples:
-    table = np.array([(step.duration_ns / NS_PER_S, *step.shape) for step in steps], np.float64)
-    seconds, rows, decodes, context, prefill, pairs = table.reshape(-1, 6).T
-    return Samples(seconds, decodes + prefill, rows, context, prefill, pairs)
 
 
 def _check(samples: Samples) -> None:
@@ -175,31 +150,6 @@ def _check(samples: Samples) -> None:
             )
 
 
-def choose_knots(samples: Samples) -> list[int]:
-    """Token counts at which the linear part may bend: quantiles of those seen, and both sides of tile edges.
-
-    Steps with and without prompts have quantiles of their own. An edge counts if steps were seen on both its sides.
-    """
-    tokens, prompts = samples.tokens, samples.prompts
-    found = {int(tokens.min()), int(tokens.max())}
-    for part in (tokens[prompts], tokens[~prompts]):
-        count = min(KNOTS, max(2, len(part) // STEPS_PER_KNOT))
-        found.update(
-            np.quantile(part, np.linspace(0, 1, count), method="nearest").astype(int).tolist()
-            if len(part)
-            else ()
-        )
-    low = 0
-    for width, upto in TILES:
-        for edge in range(low + width, upto + 1, width):
-            before = (tokens > edge - width) & (tokens <= edge)
-            after = (tokens > edge) & (tokens <= edge + width)
-            if min(before.sum(), after.sum()) >= LEAST_IN_TILE:
-                found.update((edge, edge + 1))
-        low = upto
-    return sorted(found)
-
-
 def _robust_fit(samples: Samples, knots: Sequence[int]) -> tuple[Array, Mask]:
     """Coefficients, and which steps they rest on.
 
@@ -210,7 +160,7 @@ def _robust_fit(samples: Samples, knots: Sequence[int]) -> tuple[Array, Mask]:
     found = non_negative_least_squares(design / samples.seconds[:, None], np.ones_like(samples.seconds))
     kept = np.ones(len(samples.seconds), bool)
     for _ in range(2):
-        predicted = np.maximum(design @ found, 1e-6)
+        predicted = np.maximum(design @ found, FLOOR_S)
         ratio = samples.seconds / predicted
         kept = (ratio < OUTLIER) & (ratio > 1 / OUTLIER)
         found = _fit_with_sums(design[kept], samples.take(kept), 1 / np.sqrt(predicted[kept]))
@@ -230,7 +180,7 @@ def _fit_with_sums(design: Array, samples: Samples, weights: Array) -> Array:
 
 
 def _predict(samples: Samples, knots: Sequence[int], found: Array) -> Array:
-    return np.asarray(np.maximum(samples.design(knots) @ found, 1e-6), np.float64)
+    return np.asarray(np.maximum(samples.design(knots) @ found, FLOOR_S), np.float64)
 
 
 def _held_out(samples: Samples) -> Errors:

@@ -75,10 +75,10 @@ def import_tables(
     roofline = attention if isinstance(attention, Attention) else read_attention(attention)
     tokens, seconds, vocabulary = _linear(mlp_csv, model, tensor_parallel)
     if tensor_parallel > 1:
-        if all_reduce_csv is None:
-            raise ConfigError(f"A profile of {tensor_parallel} devices needs an all_reduce.csv as well.")
-        once = _all_reduce(all_reduce_csv, tensor_parallel, tokens * model.hidden_size * BYTES)
-        seconds = seconds + 2 * model.layers * (once + LAUNCH_S)
+        sizes = tokens * model.hidden_size * BYTES
+        seconds = seconds + 2 * model.layers * (
+            _all_reduce(all_reduce_csv, tensor_parallel, sizes) + LAUNCH_S
+        )
     knots = tile_knots(int(tokens[-1]), TILES)
     curve, error = _staircase(tokens, seconds, knots)
     head_s = min(
@@ -168,8 +168,10 @@ def _linear(
     return tokens, model.layers * MS * medians, float(vocabularies[0])
 
 
-def _all_reduce(path: Path, workers: int, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _all_reduce(path: Path | None, workers: int, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Seconds of one all-reduce of so many bytes; beyond the table the last slope goes on."""
+    if path is None:
+        raise ConfigError(f"A profile of {workers} devices needs an all_reduce.csv as well.")
     table = _read(path, ["time_stats.all_reduce.median", "num_workers", "devices_per_node", "size"])
     alone = table["num_workers"] == table["devices_per_node"]
     mine = alone & (table["num_workers"] == workers)

@@ -61,7 +61,8 @@ def fit_recordings(
     except ValidationError as error:
         raise ConfigError(explain(error, "the head of the recording")) from error
     engine = heads[0]["engine"]
-    scalars = 2 * model.layers * model.kv_heads * model.head_dim
+    kv_heads = max(1, model.kv_heads // engine["tensor_parallel_size"])  # of each device
+    scalars = 2 * model.layers * kv_heads * model.head_dim
     kv_bytes = scalars * model.kv_scalar_bytes * engine["num_gpu_blocks_override"] * engine["block_size"]
     profile, found = fit_profile(
         [step for recording in recordings for step in recording.steps],

@@ -34,7 +34,7 @@ def read_timelines(path: Path) -> list[RequestTimeline]:
         raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (polars.exceptions.PolarsError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is not a Parquet file of timelines: {reason}") from error
+        raise ConfigError(f"{path} is not a Parquet file of timelines: {reason}.") from error
 
 
 def write_steps(path: Path, steps: Sequence[Sequence[StepRecord]]) -> None:

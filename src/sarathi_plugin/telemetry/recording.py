@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def read_recording(path: Path) -> Recording:
         pass  # killed in the middle of a flush: all before it is whole
     except OSError as error:
         raise ConfigError(f"Cannot read the recording {path}: {error.strerror or error}.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
         raise ConfigError(f"{path} is not a recording of this version: {error}.") from error
     return found
 

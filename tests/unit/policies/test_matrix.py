@@ -166,6 +166,38 @@ def test_after_an_empty_step_nothing_is_held_back(policy: Policy):
             assert plan.budget is None or plan.budget > view.decode_tokens
 
 
+def steps_later(view: StepView, steps: int) -> StepView:
+    """The same decodes some steps on: every one has got a token a step, nobody else has come."""
+    later = copy.deepcopy(view)
+    passed = steps * 20 * NS_PER_MS
+    later.step += steps
+    later.now_ns += passed
+    later.previous_ns = later.now_ns - 20 * NS_PER_MS
+    later.free_at_ns += passed
+    later.decode_context += steps * view.decode_tokens
+    later.decode_deadline_ns = view.decode_deadline_ns + steps * view.min_decode_tbt_ns
+    later.free_blocks = max(0, view.free_blocks - steps)
+    later.previous_empty = False
+    return later
+
+
+@pytest.mark.parametrize("name", known_policies())
+def test_every_built_in_policy_says_whether_it_coasts(name: str):
+    assert isinstance(vars(POLICIES[name]).get("coasts"), bool)
+
+
+@pytest.mark.parametrize("name", [name for name, policy in VARIANTS.items() if policy.coasts])
+def test_a_policy_that_coasts_plans_the_same_as_long_as_nobody_brings_a_prompt(name: str):
+    policy = VARIANTS[name]
+    plain = [view for view in RANDOM_VIEWS if view.decodes and not view.has_prefill_work]
+    assert len(plain) > 20
+    for view in plain:
+        first = policy.plan(view)
+        assert not first.skip_decodes
+        for steps in (1, 2, 3, 50):
+            assert policy.plan(steps_later(view, steps)) == first
+
+
 @each_class
 def test_a_policy_is_a_frozen_dataclass_with_defaults_and_a_docstring(name: str):
     cls = POLICIES[name]

@@ -1,0 +1,94 @@
+"""Many jobs at once: every result beside its job, and errors are not swallowed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.simulate.sweep import sweep
+
+
+@pytest.fixture(autouse=True)
+def _thawed() -> Iterator[None]:
+    """What a sweep froze for its workers is collected again in other tests."""
+    yield
+    gc.unfreeze()
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def slow_first(number: int) -> int:
+    time.sleep(0.3 if number == 0 else 0)
+    return number + 100
+
+
+def who(_: object) -> int:
+    return os.getpid()
+
+
+def total(job: dict[str, list[int]]) -> int:
+    return sum(job["numbers"])
+
+
+def fail_at_three(number: int) -> int:
+    if number == 3:
+        raise ConfigError("Three is not possible.")
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2, None])
+def test_every_job_comes_back_once_with_its_own_result(workers: int | None):
+    jobs = list(range(20))
+    found = list(sweep(square, jobs, workers=workers))
+    assert sorted(found) == [(n, n * n) for n in jobs]
+
+
+def test_results_come_as_they_finish_and_still_match():
+    found = list(sweep(slow_first, [0, 1, 2, 3], workers=2))
+    assert found[-1] == (0, 100)
+    assert sorted(found) == [(n, n + 100) for n in range(4)]
+
+
+def test_one_worker_is_this_process_and_keeps_the_order():
+    assert list(sweep(who, [3, 1, 2], workers=1)) == [(n, os.getpid()) for n in (3, 1, 2)]
+
+
+def test_one_job_needs_no_other_process():
+    assert list(sweep(who, ["only"], workers=8)) == [("only", os.getpid())]
+
+
+def test_more_workers_are_other_processes():
+    assert os.getpid() not in {pid for _, pid in sweep(who, [1, 2, 3], workers=2)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_may_be_equal_and_need_not_be_hashable(workers: int):
+    jobs = [{"numbers": [1, 2]}, {"numbers": [1, 2]}, {"numbers": [5]}]
+    found = list(sweep(total, jobs, workers=workers))
+    assert sorted(result for _, result in found) == [3, 3, 5]
+    assert all(total(job) == result for job, result in found)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_job_reaches_the_caller(workers: int):
+    with pytest.raises(ConfigError, match=r"^Three is not possible\.$"):
+        list(sweep(fail_at_three, [1, 2, 3, 4], workers=workers))
+
+
+def test_no_jobs_are_no_results():
+    assert list(sweep(square, [])) == []
+
+
+def test_ray_that_is_not_installed_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError) as caught:
+        list(sweep(square, [1], ray_address="auto"))
+    assert str(caught.value) == "A Ray address was given, but Ray is not installed: pip install ray."

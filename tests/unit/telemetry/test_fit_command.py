@@ -1,0 +1,179 @@
+"""From recordings of one engine to its profile; recordings that make none are refused in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import StepRecord, StepShape
+from sarathi_plugin.steptime.machine import ProfileModel
+from sarathi_plugin.steptime.profile import read_profile
+from sarathi_plugin.telemetry.fit_command import fit, fit_recordings, frontend_s
+from sarathi_plugin.telemetry.journal import Arrived, Hashed
+from sarathi_plugin.telemetry.recorder import to_line
+from sarathi_plugin.telemetry.recording import Recording
+from tests.unit.telemetry.scene import make_record
+
+HOST_NS = 1_000_000
+MODEL = {
+    "name": "small", "layers": 4, "hidden_size": 256, "heads": 8, "kv_heads": 2, "head_dim": 32,
+    "max_model_len": 4096, "weight_bytes": 0, "kv_scalar_bytes": 4,
+}  # fmt: skip
+ENGINE = {"num_gpu_blocks_override": 500, "block_size": 16, "tensor_parallel_size": 1}
+HEAD = {"model": MODEL, "engine": ENGINE, "vllm_version": "0.32.0"}
+KV_BYTES = 2 * 4 * 2 * 32 * 4 * 500 * 16
+
+
+def duration_ns(shape: StepShape) -> int:
+    """A machine of 10 us a token, 2 ms a step with decodes and 3 ms a step with prompts."""
+    tokens = shape.decode_tokens + shape.prefill_tokens
+    return (
+        10_000 * tokens + (2_000_000 if shape.decode_rows else 0) + (3_000_000 if shape.prefill_tokens else 0)
+    )
+
+
+def steps(count: int = 600) -> list[StepRecord]:
+    """A run of that machine, with 1 ms of host time between the steps."""
+    found, now = [], 1_000_000_000
+    for i in range(count):
+        rows, chunk = 1 + i * 7 % 32, (i * 37 % 500 + 1) * (i % 3 == 0)
+        shape = StepShape(rows, rows, 100 * rows, chunk, chunk * chunk / 2)
+        end = now + duration_ns(shape)
+        found.append(make_record(shape, step=i + 1, schedule_ns=now, start_ns=now, end_ns=end, running=rows))
+        now = end + HOST_NS
+    return found
+
+
+def arrival(waited_s: float) -> Arrived:
+    return Arrived("a", 1, 100.0 + waited_s, 100.0, 10, 20, 0, "")
+
+
+def recording(head: dict[str, Any] = HEAD, waits_s: tuple[float, ...] = (0.002, 0.004, 9.0)) -> Recording:
+    events = [Hashed("a", ()), *map(arrival, waits_s)]
+    return Recording(head=head, steps=steps(), events=events)
+
+
+def refused(*heads: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        fit_recordings([Recording(head=head, steps=steps(50)) for head in heads], name="n", hardware="h")
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_recording_gives_the_profile_of_its_machine():
+    profile, _ = fit_recordings([recording()], name="mine", hardware="a machine")
+    assert (profile.name, profile.hardware, profile.vllm_version) == ("mine", "a machine", "0.32.0")
+    assert profile.model.model_dump() == MODEL
+    assert profile.tensor_parallel == 1
+    assert profile.frontend_s == 0.004
+    assert profile.host_s + 10 * profile.host_request_s == pytest.approx(HOST_NS / 1e9, rel=0.02)
+    assert profile.provenance.source == "1 recorded run(s) of small"
+    model = ProfileModel(profile)
+    for shape in (StepShape(8, 8, 800), StepShape(30, 30, 3000), StepShape(4, 4, 400, 256, 32_768.0)):
+        assert model.predict_ns(shape) == pytest.approx(duration_ns(shape), rel=0.03)
+
+
+def test_memory_is_what_the_blocks_of_the_run_take():
+    profile, _ = fit_recordings([recording()], name="n", hardware="h")
+    assert profile.kv_cache_bytes == profile.memory_bytes == KV_BYTES
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(2, KV_BYTES // 2), (4, KV_BYTES // 2)])
+def test_memory_is_that_of_one_device(devices: int, expected: int):
+    head = HEAD | {"engine": ENGINE | {"tensor_parallel_size": devices}}
+    profile, _ = fit_recordings([recording(head)], name="n", hardware="h")
+    assert profile.tensor_parallel == devices
+    assert profile.kv_cache_bytes == expected  # fewer heads than devices: each holds one
+
+
+def test_several_recordings_are_fitted_together():
+    runs = [recording(waits_s=(0.001,)), recording(waits_s=(0.002, 0.003))]
+    profile, _ = fit_recordings(runs, name="n", hardware="h")
+    assert profile.frontend_s == 0.002
+    assert profile.provenance.source == "2 recorded run(s) of small"
+    given, _ = fit_recordings(runs, name="n", hardware="h", source="a test")
+    assert given.provenance.source == "a test"
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "expected"),
+    [((), 0.0), ((0.5,), 0.5), ((0.25, 0.5), 0.375), ((-0.5,), 0.0), ((-0.5, 0.5, 0.75), 0.5)],
+)
+def test_frontend_time_is_a_median_and_never_negative(waits_s: tuple[float, ...], expected: float):
+    assert frontend_s([recording(waits_s=waits_s)]) == expected
+
+
+BAD = {
+    "different models": (
+        [HEAD, HEAD | {"model": MODEL | {"layers": 5}}],
+        "The recordings are of different models; a profile is of one.",
+    ),
+    "one without a model": (
+        [HEAD, {"vllm_version": "0.32.0"}],
+        "The recordings are of different models; a profile is of one.",
+    ),
+    "head without model": (
+        [{"vllm_version": "0.32.0"}],
+        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+    ),
+    "no head": (
+        [{}],
+        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+    ),
+    "model without layers": (
+        [HEAD | {"model": {k: v for k, v in MODEL.items() if k != "layers"}}],
+        "the head of the recording: layers: Field required.",
+    ),
+    "model of a later version": (
+        [HEAD | {"model": MODEL | {"experts": 8}}],
+        "the head of the recording: experts: this key is not known.",
+    ),
+    "number of an odd size": (
+        [HEAD | {"model": MODEL | {"kv_scalar_bytes": 3}}],
+        "the head of the recording: kv_scalar_bytes: Input should be 1, 2 or 4, got 3.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("heads", "sentence"), BAD.values(), ids=BAD.keys())
+def test_recordings_that_make_no_profile_are_refused(heads: list[dict[str, Any]], sentence: str):
+    assert refused(*heads) == sentence
+
+
+def test_a_run_that_is_too_short_is_refused():
+    assert "needs 200 or more usable steps" in refused(HEAD)
+
+
+def write(path: Path, wanted: Recording) -> Path:
+    lines = [json.dumps({"type": "head", **wanted.head}) + "\n"]
+    lines += [to_line("step", step) for step in wanted.steps]
+    lines += [to_line("arrived", event) for event in wanted.events if isinstance(event, Arrived)]
+    path.write_bytes(gzip.compress("".join(lines).encode()))
+    return path
+
+
+def test_the_command_writes_a_profile_that_can_be_read_and_says_so(tmp_path: Path):
+    said: list[str] = []
+    source, out = write(tmp_path / "run.jsonl.gz", recording()), tmp_path / "mine.json"
+    fit([source], out, name=None, hardware="a machine", report=None, say=said.append)
+    profile = read_profile(str(out))
+    assert (profile.name, profile.hardware, profile.frontend_s) == ("mine", "a machine", 0.004)
+    assert profile.kv_cache_bytes == KV_BYTES
+    assert said[-1] == f"wrote {out}; use it with: sarathi simulate WORKLOAD --profile {out}"
+    fit([source], out, name="named", hardware=None, report=None, say=said.append)
+    assert read_profile(str(out)).name == "named"
+    assert read_profile(str(out)).hardware
+
+
+def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path):
+    source, out = write(tmp_path / "run.jsonl.gz", recording()), tmp_path / "none" / "mine.json"
+    with pytest.raises(ConfigError) as caught:
+        fit([source], out, name=None, hardware=None, report=None, say=print)
+    assert str(caught.value) == f"Cannot write {out}: No such file or directory."

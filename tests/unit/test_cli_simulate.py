@@ -1,0 +1,139 @@
+"""Commands round the simulator: bad input is one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sarathi_plugin import cli
+from sarathi_plugin.steptime.profile import shipped_profiles
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs ``sarathi`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
+
+
+def is_refused(result: Result, sentence: str) -> None:
+    assert result.stderr == f"{sentence}\n"
+    assert result.exit_code == 2
+
+
+FIT = ("profile", "fit")
+RECORD = ("profile", "record", "a-model", "--out")
+BAD = {
+    "recording that is not there": (
+        (*FIT, "none.jsonl.gz"),
+        "Cannot read the recording none.jsonl.gz: No such file or directory.",
+    ),
+    "recording that is a folder": ((*FIT, "folder"), "Cannot read the recording folder: Is a directory."),
+    "recording that is none": (
+        (*FIT, "text.jsonl.gz"),
+        "Cannot read the recording text.jsonl.gz: Not a gzipped file (b'te').",
+    ),
+    "second recording that is not there": (
+        (*FIT, "empty.jsonl.gz", "none.jsonl.gz"),
+        "Cannot read the recording none.jsonl.gz: No such file or directory.",
+    ),
+    "recording without a head": (
+        (*FIT, "empty.jsonl.gz"),
+        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+    ),
+    "recording under a wrong name": (
+        (*RECORD, "grid.json"),
+        "Name the recording *.jsonl.gz, not 'grid.json'.",
+    ),
+    "recording packed otherwise": (
+        (*RECORD, "folder/grid.jsonl"),
+        "Name the recording *.jsonl.gz, not 'grid.jsonl'.",
+    ),
+    "recording that is there already": (
+        (*RECORD, "text.jsonl.gz"),
+        "text.jsonl.gz exists; remove it or choose another --out.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_2(
+    run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], sentence: str
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.jsonl.gz").write_text("text")
+    (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b""))
+    before = sorted(tmp_path.rglob("*"))
+    is_refused(run(*arguments), sentence)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+USAGE = {
+    "fit nothing": FIT,
+    "no stream": (*RECORD, "a.jsonl.gz", "--streams", "0"),
+    "hardly any budget": (*RECORD, "a.jsonl.gz", "--budget", "63"),
+    "hardly any context": (*RECORD, "a.jsonl.gz", "--context", "63"),
+    "no replica": ("simulate", "chat", "--replicas", "0"),
+    "no request": ("simulate", "chat", "--requests", "0"),
+    "no worker": ("simulate", "chat", "--workers", "0"),
+    "replay nothing": ("replay",),
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE.keys())
+def test_bad_usage_is_2(run: Callable[..., Result], arguments: tuple[str, ...]):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+
+
+WITHOUT_VLLM = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "vllm"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from sarathi_plugin.cli import main
+sys.argv = ["sarathi", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [("simulate", "chat"), ("replay", "none.jsonl.gz")])
+def test_without_vllm_a_simulation_says_what_is_missing(tmp_path: Path, arguments: tuple[str, ...]):
+    argv = [sys.executable, "-c", WITHOUT_VLLM, *arguments]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr in {
+        f"This needs {name}: pip install 'sarathi-plugin[simulate,vllm]'.\n" for name in ("torch", "vllm")
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+KNOWN = ", ".join(shipped_profiles())
+SIMULATE = {
+    "unknown profile": (
+        ("simulate", "chat", "--profile", "b200"),
+        f"No step-time profile 'b200': give a file or one of {KNOWN}.",
+    ),
+    "recording to replay that is not there": (
+        ("replay", "none.jsonl.gz"),
+        "Cannot read the recording none.jsonl.gz: No such file or directory.",
+    ),
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(("arguments", "sentence"), SIMULATE.values(), ids=SIMULATE.keys())
+def test_bad_input_of_a_simulation_is_one_sentence_and_2(
+    run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], sentence: str
+):
+    is_refused(run(*arguments), sentence)
+    assert list(tmp_path.iterdir()) == []
