@@ -6,7 +6,8 @@ largest feasible factor - 1, over the range of factors in which all requests can
 
     python benchmarks/bound_tightness.py [--instances 200] [--seed 0] [--seconds 100] [--workers 2] [--out FILE]
 
-With --out it goes on where an earlier run stopped; --seconds stops it early.
+With --out (JSON lines) it goes on where an earlier run stopped; --seconds stops it early. A few instances take the search
+minutes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from exact_schedule import MACHINES, WORKLOADS, Exhaustive, draw, largest_factor
 from sarathi_plugin.search.bound import capacity_bound, obstacle
 
 BATCH = 10
+"""Instances measured between two looks at the clock."""
+
 ABOVE = (1.002, 1.05, 1.5)
 """No schedule may be found at the bound times any of these."""
 

@@ -32,9 +32,9 @@ class ModelFacts(Strict):
 
 
 class Residuals(Strict):
-    """Real over predicted duration of steps, as equally spaced quantiles (first minimum, last maximum); mean 1.
+    """Real over predicted duration of steps, as equally spaced quantiles; mean 1.
 
-    Empty: steps take just what is predicted.
+    The outermost two are set so that the tails keep their means. Empty: steps take just what is predicted.
     """
 
     decode: list[float] = Field(default_factory=list, description="Steps without prompt tokens.")
@@ -101,8 +101,8 @@ class StepTimeProfile(Strict):
 
 
 def save_profile(profile: StepTimeProfile, path: Path) -> None:
-    """Write a profile; one line per table entry would be long, so lists stay on one line. Raises OSError."""
-    path.write_text(profile.model_dump_json(indent=1, exclude_defaults=False) + "\n", encoding="utf-8")
+    """Write a profile. Raises OSError."""
+    path.write_text(profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def shipped_profiles() -> list[str]:
