@@ -6,8 +6,8 @@ largest feasible factor - 1, over the range of factors in which all requests can
 
     python benchmarks/bound_tightness.py [--instances 200] [--seed 0] [--seconds 100] [--workers 2] [--out FILE]
 
-With --out (JSON lines) it goes on where an earlier run stopped; --seconds stops it early. A few instances take the search
-minutes.
+With --out (JSON lines) it goes on where an earlier run stopped; --seconds stops it early. The
+search takes minutes for a few instances.
 """
 
 from __future__ import annotations
