@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.vllm, pytest.mark.server]
 
 SLOW = pytest.mark.slow
-# Blocks of 128 tokens: room for five of these requests at their full length, and eight run.
+# Blocks of 128 tokens: room for six of these requests at their full length. Eight start at once, so some are preempted.
 ARGS = (
     "--enable-prefix-caching", "--num-gpu-blocks-override", "40", "--max-model-len", "2048", "--max-num-seqs", "8",
     "--max-num-batched-tokens", "512",
 )  # fmt: skip
 
 
-def traffic(count: int = 24) -> Trace:
+def traffic(count: int = 16) -> Trace:
     rng = np.random.default_rng(5)
     found = []
     for i in range(count):
@@ -45,9 +45,9 @@ def traffic(count: int = 24) -> Trace:
         found.append(
             TraceRequest(
                 request_id=f"r{i}",
-                offset_ns=int(i * 0.15e9),
+                offset_ns=i * 10_000_000,
                 prompt_tokens=sum(part.tokens for part in segments),
-                output_tokens=int(rng.integers(60, 500)),
+                output_tokens=int(rng.integers(300, 500)),
                 segments=segments,
             )
         )
