@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,6 +176,7 @@ def simulate(
     """Run the real vLLM scheduler on virtual time: what would this traffic meet on that machine?"""
 
     def run() -> None:
+        quiet_vllm()
         from sarathi_plugin.simulate import command
 
         command.command(
@@ -195,6 +197,7 @@ def replay(
     """Play a recording against the scheduler again and compare every decision; exit code 1 when one differs."""
 
     def run() -> None:
+        quiet_vllm()
         from sarathi_plugin.simulate.replay import replay as play
         from sarathi_plugin.telemetry.recording import read_recording
 
@@ -209,6 +212,11 @@ def replay(
             raise typer.Exit(1)
 
     guard(run, extra="simulate,vllm")
+
+
+def quiet_vllm() -> None:
+    """Before vLLM is imported: its start-up lines are about a server, and here is none. The user's own level wins."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def guard(run: Callable[[], None], *, extra: str) -> None:
