@@ -25,15 +25,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HERE = Path(__file__).parents[1]
 sys.path.insert(0, str(HERE))
 
-from policies.arms import BASELINES, FIXED, FIXED_PRIORITY, FLAGSHIP, Arm
+from policies.arms import BASELINES, FIXED, FIXED_PRIORITY, FLAGSHIP, NIYAMA, Arm, default_arm
 from policies.cells import SETS, TEST_SEED, Cell
-from policies.table import Bench, markdown, summarise
+from policies.table import Bench, best_single, markdown, summarise
 from policies.work import Job, Store, code_digest, first_guess, run
 from sarathi_plugin.simulate.sweep import sweep
 
 RESULTS = HERE / "results"
-KEPT_FIXED, KEPT_BASELINES = 3, 2
-"""How many fixed budgets and baselines go on to the fine pass, by their coarse capacity."""
+KEPT_FIXED, KEPT_BASELINES = 3, 1
+"""How many fixed budgets and baselines go on to the fine pass, by their coarse capacity; in the quick set two and none.
+On go in any case ours, niyama, vLLM's default, and the fixed budget that does best over all cells."""
+
+QUICK_BUDGETS = (256, 512, 1024, 2048, 8192)
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
     store = Store(options.out)
     coarse = coarse_pass(store, cells, options)
     fine = fine_pass(store, cells, coarse, bench, options)
-    overload = overload_pass(store, cells, fine, bench, options)
+    overload = overload_pass(store, cells, fine, bench, options) if options.set != "quick" else {}
     bounds = bound_pass(store, cells, bench, options)
     summary = summarise(bench, cells, coarse, fine, overload, bounds)
     summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
@@ -90,10 +93,13 @@ def note_use(options: argparse.Namespace) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def arms_of(cell: Cell) -> list[Arm]:
-    """Everybody who competes in a cell."""
+def arms_of(cell: Cell, which: str) -> list[Arm]:
+    """Everybody who competes in a cell of this set."""
+    if which == "quick":
+        fixed = [arm for arm in FIXED if arm.budget in QUICK_BUDGETS or arm.name == default_arm(cell)]
+        return [*fixed, NIYAMA, FLAGSHIP]
     priority = FIXED_PRIORITY if cell.traffic == "mixed-classes" else []
-    return [*FIXED, *priority, *BASELINES, FLAGSHIP]
+    return [*FIXED, *priority, *BASELINES, NIYAMA, FLAGSHIP]
 
 
 def work_off(
@@ -122,7 +128,7 @@ def coarse_pass(store: Store, cells: list[Cell], options: argparse.Namespace) ->
     jobs = [
         Job("coarse", cell, arm, 0, min(COARSE_REQUESTS, options.requests), round(first_guess(cell), 4))
         for cell in cells
-        for arm in arms_of(cell)
+        for arm in arms_of(cell, options.set)
     ]
     found = work_off(store, jobs, "coarse pass", options)
     result: dict[Cell, dict[str, float]] = {cell: {} for cell in cells}
@@ -131,15 +137,20 @@ def coarse_pass(store: Store, cells: list[Cell], options: argparse.Namespace) ->
     return result
 
 
-def kept(cell: Cell, coarse: dict[str, float]) -> list[Arm]:
-    """Who goes on: ours, the best fixed budgets, the best baselines."""
+def kept(cell: Cell, coarse: dict[str, float], single: str, which: str) -> list[Arm]:
+    """Who goes on to the fine pass. single: the fixed budget that does best over all cells."""
 
     def best(arms: list[Arm], count: int) -> list[Arm]:
-        able = [arm for arm in arms if coarse[arm.name] > 0]
+        able = [arm for arm in arms if coarse.get(arm.name, 0) > 0]
         return sorted(able, key=lambda arm: -coarse[arm.name])[:count]
 
+    if which == "quick":
+        return [*best(FIXED, 2), NIYAMA, FLAGSHIP]
     priority = best(FIXED_PRIORITY, 2) if cell.traffic == "mixed-classes" else []
-    return [*best(FIXED, KEPT_FIXED), *priority, *best(BASELINES, KEPT_BASELINES), FLAGSHIP]
+    always = best([arm for arm in FIXED if arm.name in (single, default_arm(cell))], 2)
+    fixed = best(FIXED, KEPT_FIXED)
+    fixed += [arm for arm in always if arm not in fixed]
+    return [*fixed, *priority, *best(BASELINES, KEPT_BASELINES), NIYAMA, FLAGSHIP]
 
 
 def bound_pass(
@@ -168,10 +179,11 @@ def fine_pass(
     options: argparse.Namespace,
 ) -> Fine:
     """Capacity within 2 %, per seed, of those that are kept."""
+    single = best_single(coarse)
     jobs = [
         Job("fine", cell, arm, seed, bench.requests, round(coarse[cell][arm.name] or first_guess(cell), 4))
         for cell in cells
-        for arm in kept(cell, coarse[cell])
+        for arm in kept(cell, coarse[cell], single, options.set)
         for seed in bench.seeds
     ]
     result: Fine = {cell: {} for cell in cells}

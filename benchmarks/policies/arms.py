@@ -50,6 +50,7 @@ class Arm:
 
 FIXED = [Arm(f"fixed-{budget}", STOCK, budget) for budget in BUDGETS]
 FIXED_PRIORITY = [Arm(f"fixed-{budget}-priority", STOCK, budget, priority=True) for budget in BUDGETS]
+NIYAMA = Arm("niyama", "niyama")
 BASELINES = [
     Arm(name, name) for name in ("sarathi-static", "prefill-first", "orca", "request-level", "alternate")
 ]

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policies.arms import FIXED, FLAGSHIP, default_arm
+from policies.arms import FIXED, FLAGSHIP, NIYAMA, default_arm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,10 +71,15 @@ def summarise(
     bounds: dict[Cell, float],
 ) -> dict[str, Any]:
     """Everything as plain data."""
-    rows = [row_of(cell, coarse[cell], fine[cell], overload.get(cell, {}), bounds[cell]) for cell in cells]
-    able = [row for row in rows if row["versus_best_fixed"]]
-    ratios = [row["versus_best_fixed"]["ratio"] for row in able]
     single = best_single(coarse)
+    rows = [
+        row_of(cell, coarse[cell], fine[cell], overload.get(cell, {}), bounds[cell], single) for cell in cells
+    ]
+    able = [row for row in rows if row["versus_best_fixed"]]
+
+    def mean_of(key: str) -> float | None:
+        return geometric(row[key]["ratio"] for row in able if row[key])
+
     return {
         "set": bench.set,
         "split": bench.split,
@@ -82,10 +87,13 @@ def summarise(
         "seeds": list(bench.seeds),
         "cells": rows,
         "geometric_mean": {
-            "versus_best_fixed": geometric(ratios),
-            "versus_default": geometric(row["versus_default"] for row in able if row["versus_default"]),
-            "versus_best_single": geometric(
-                row["ours_coarse"] / row["coarse"][single] for row in able if row["coarse"][single] > 0
+            "versus_best_fixed": mean_of("versus_best_fixed"),
+            "versus_default": mean_of("versus_default"),
+            "versus_best_single": mean_of("versus_best_single"),
+            "versus_best_priority": mean_of("versus_best_priority"),
+            "versus_niyama": mean_of("versus_niyama"),
+            "bound_over_ours": geometric(
+                row["bound"] / row["ours"] for row in rows if row["ours"] and math.isfinite(row["bound"])
             ),
             "failures": geometric(
                 max(row["overload"]["ours"], 0.5 / bench.requests) / row["overload"]["fixed"]
@@ -100,12 +108,17 @@ def summarise(
 
 
 def row_of(
-    cell: Cell, coarse: dict[str, float], fine: dict[str, Seeds], overload: dict[str, float], bound: float
+    cell: Cell,
+    coarse: dict[str, float],
+    fine: dict[str, Seeds],
+    overload: dict[str, float],
+    bound: float,
+    single: str,
 ) -> dict[str, Any]:
     """One cell."""
     best = best_fixed(fine)
     ours = fine[FLAGSHIP.name]
-    default = coarse[default_arm(cell)]
+    against = lambda name: paired(ours, fine[name]) if name in fine else None  # noqa: E731
     priority = [name for name in fine if name.endswith("-priority")]
     best_priority = max(priority, key=lambda name: mean_capacity(fine[name])) if priority else None
     return {
@@ -114,10 +127,11 @@ def row_of(
         "best_fixed": best,
         "best_fixed_capacity": round(mean_capacity(fine[best]), 4) if best else 0.0,
         "ours": round(mean_capacity(ours), 4),
-        "versus_best_fixed": paired(ours, fine[best]) if best else None,
-        "versus_best_priority": paired(ours, fine[best_priority]) if best_priority else None,
-        "versus_default": round(coarse[FLAGSHIP.name] / default, 3) if default else None,
-        "ours_coarse": round(coarse[FLAGSHIP.name], 4),
+        "versus_best_fixed": against(best) if best else None,
+        "versus_best_priority": against(best_priority) if best_priority else None,
+        "versus_default": against(default_arm(cell)),
+        "versus_best_single": against(single),
+        "versus_niyama": against(NIYAMA.name),
         "coarse": {name: round(rate, 4) for name, rate in coarse.items()},
         "fine": {name: [round(s["capacity"], 4) for s in found.values()] for name, found in fine.items()},
         "limit": next(iter(ours.values()))["limit"],
@@ -130,7 +144,7 @@ def best_single(coarse: dict[Cell, dict[str, float]]) -> str:
     """The one fixed budget that does best over all cells: most cells with capacity, then the geometric mean."""
 
     def worth(name: str) -> tuple[int, float]:
-        rates = [found[name] for found in coarse.values() if found[name] > 0]
+        rates = [found[name] for found in coarse.values() if found.get(name, 0) > 0]
         return len(rates), geometric(rates) or 0.0
 
     return max(sorted(FIXED_NAMES), key=worth)
@@ -150,31 +164,30 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{summary['requests']} requests x {len(summary['seeds'])} seeds, requests per second, bisected to 2 %. "
         "Ratio: paired over seeds, with its 95 % interval.",
         "",
-        "| cell | best fixed | its capacity | sarathi | ratio | interval | against default | against priority "
-        "| failures at 5 % | bound | limit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| cell | best fixed | its capacity | sarathi | ratio | interval | default | priority | niyama | "
+        "failures at 5 % | bound | limit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary["cells"]:
-        versus, rank = row["versus_best_fixed"], row["versus_best_priority"]
-        over = row["overload"]
+        versus, over = row["versus_best_fixed"], row["overload"]
+        ratio = lambda key: f"{row[key]['ratio']:.3f}" if row[key] else "-"  # noqa: E731, B023
+        interval = f"{versus['low']:.2f} to {versus['high']:.2f}" if versus else "-"
         lines.append(
             f"| {row['cell']} | {row['best_fixed'] or 'none'} | {row['best_fixed_capacity']:.3f} | {row['ours']:.3f} | "
-            + (
-                f"{versus['ratio']:.3f} | {versus['low']:.2f} to {versus['high']:.2f} | "
-                if versus
-                else "- | - | "
-            )
-            + (f"{row['versus_default']:.2f} | " if row["versus_default"] else "none | ")
-            + (f"{rank['ratio']:.3f} | " if rank else " | ")
+            f"{ratio('versus_best_fixed')} | {interval} | {ratio('versus_default')} | "
+            f"{ratio('versus_best_priority')} | {ratio('versus_niyama')} | "
             + (f"{over['ours']:.1%} ({over['fixed']:.1%}) | " if over else "- | ")
             + f"{row['bound']:.3f} | {row['limit']} |"
         )
     means = summary["geometric_mean"]
     lines += [
         "",
-        f"Geometric means: against the best fixed budget of each cell {means['versus_best_fixed']}; against the best "
-        f"single budget ({summary['best_single']}) {means['versus_best_single']}; against vLLM's default "
-        f"{means['versus_default']}; failed requests against the best fixed budget's {means['failures']}. "
+        "Columns default, priority, niyama: sarathi's capacity over theirs. Geometric means: against the best fixed "
+        f"budget of each cell {means['versus_best_fixed']}; against the best single budget "
+        f"({summary['best_single']}) {means['versus_best_single']}; against vLLM's default "
+        f"{means['versus_default']}; in mixed cells against the best budget with vLLM's priorities "
+        f"{means['versus_best_priority']}; against niyama {means['versus_niyama']}; failed requests over the best "
+        f"fixed budget's {means['failures']}; the bound over sarathi {means['bound_over_ours']}. "
         f"Worst cell: {summary['worst']}.",
     ]
     if summary["no_fixed_capacity"]:

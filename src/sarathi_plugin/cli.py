@@ -176,6 +176,10 @@ def simulate(
     """Run the real vLLM scheduler on virtual time: what would this traffic meet on that machine?"""
 
     def run() -> None:
+        from sarathi_plugin.steptime.profile import read_profile
+        from sarathi_plugin.workload.spec import load_workload
+
+        read_profile(profile_name), load_workload(workload)  # a wrong name is told before vLLM's slow import
         quiet_vllm()
         from sarathi_plugin.simulate import command
 
@@ -197,11 +201,13 @@ def replay(
     """Play a recording against the scheduler again and compare every decision; exit code 1 when one differs."""
 
     def run() -> None:
-        quiet_vllm()
-        from sarathi_plugin.simulate.replay import replay as play
         from sarathi_plugin.telemetry.recording import read_recording
 
-        report = play(read_recording(recording))
+        recorded_run = read_recording(recording)  # a bad file is told before vLLM's slow import
+        quiet_vllm()
+        from sarathi_plugin.simulate.replay import replay as play
+
+        report = play(recorded_run)
         typer.echo(
             f"{report.steps} scheduling decisions, {report.different} differ; {report.preemptions} preemptions, "
             f"{report.cached_tokens} prompt tokens from the prefix cache"

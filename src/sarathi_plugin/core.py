@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sarathi_plugin.tolerance import Tolerance
+
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
@@ -120,28 +122,47 @@ class StepTimeModel(Protocol):
     def predict_ns(self, shape: StepShape) -> int:
         """Expected duration of a step of this shape, in nanoseconds (no margin)."""
 
-    def update(self, shape: StepShape, duration_ns: int) -> None:
-        """Learn from one finished step."""
+    def learn(self, steps: Sequence[tuple[StepShape, int]]) -> None:
+        """Learn from finished steps: shapes and durations in nanoseconds, in order."""
+
+
+class Prompts(NamedTuple):
+    """Unfinished prompts as columns of shape (n,).
+
+    First come those under way, as in ``StepView.prefills``, then the waiting ones in no particular order.
+    slots: of their rows. due_ns: when the first token is due. left_tokens: prompt tokens still to compute.
+    """
+
+    slots: IntArray
+    arrival_ns: IntArray
+    due_ns: IntArray
+    tbt_ns: IntArray
+    slo_index: IntArray
+    importance: NDArray[np.float64]
+    left_tokens: IntArray
 
 
 class StepView:
     """What a policy sees of the engine before one step. Long-lived and refilled in place; read-only for policies.
 
-    decode_deadline_ns: when the token that this step would yield is due, per decode, steps in flight counted.
+    decode_deadline_ns: when the token that this step would yield is due, per decode, steps in flight counted;
+    decode_tbt_ns: their D_d.
     previous_ns: ``now_ns`` of the plan before. free_at_ns: when the engine is expected to be done with the steps in
-    flight (``now_ns`` when idle).
+    flight (``now_ns`` when idle). tolerance: how long answers are, per class, as far as is known.
     previous_empty: the last plan scheduled nothing although there was work and nothing was in flight; whatever this
     plan holds back then runs all the same.
     """
 
     __slots__ = (
-        "block_size", "decode_context", "decode_deadline_ns", "decode_tokens", "decodes", "free_at_ns",
-        "free_blocks", "load_waiting", "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns",
-        "model", "now_ns", "prefills", "previous_empty", "previous_ns", "step", "total_blocks", "waiting_count",
+        "block_size", "decode_context", "decode_deadline_ns", "decode_tbt_ns", "decode_tokens", "decodes",
+        "free_at_ns", "free_blocks", "load_prompts", "load_row", "load_waiting", "max_model_tokens",
+        "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills", "previous_empty",
+        "previous_ns", "step", "tolerance", "total_blocks", "waiting_count",
     )  # fmt: skip
 
-    def __init__(self, model: StepTimeModel) -> None:
+    def __init__(self, model: StepTimeModel, tolerance: Tolerance) -> None:
         self.model = model
+        self.tolerance = tolerance
         self.step = 0
         self.now_ns = 0
         self.previous_ns = 0
@@ -153,10 +174,13 @@ class StepView:
         self.decode_tokens = 0
         self.decode_context = 0
         self.decode_deadline_ns: IntArray = np.empty(0, np.int64)
+        self.decode_tbt_ns: IntArray = np.empty(0, np.int64)
         self.min_decode_tbt_ns = 0
         self.prefills: Sequence[RequestRow] = ()
         self.waiting_count = 0
         self.load_waiting: Callable[[], Sequence[RequestRow]] = tuple
+        self.load_prompts: Callable[[], Prompts]
+        self.load_row: Callable[[int], RequestRow]
         self.free_blocks = 0
         self.total_blocks = 0
         self.block_size = 1
@@ -171,6 +195,15 @@ class StepView:
     def waiting(self) -> Sequence[RequestRow]:
         """Requests not yet admitted, in queue order. Built on demand: reading it costs time per waiting request."""
         return self.load_waiting()
+
+    @property
+    def prompts(self) -> Prompts:
+        """All unfinished prompts, far cheaper than ``waiting`` when there are many. Built on demand."""
+        return self.load_prompts()
+
+    def row(self, slot: int) -> RequestRow:
+        """The request in a slot."""
+        return self.load_row(slot)
 
     @property
     def has_prefill_work(self) -> bool:

@@ -16,7 +16,7 @@ from tests.engine.emulator import Engine, Listener, VirtualClock, histograms, li
 from tests.engine.workloads import CLASSES, MS, assert_all_answered, make_script, play
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sarathi_plugin.core import StepShape, StepView
 
@@ -34,8 +34,9 @@ class Exact:
     def predict_ns(self, shape: StepShape) -> int:
         return FIXED_NS + TOKEN_NS * (shape.decode_tokens + shape.prefill_tokens)
 
-    def update(self, shape: StepShape, duration_ns: int) -> None:
-        assert duration_ns == self.predict_ns(shape)
+    def learn(self, steps: Sequence[tuple[StepShape, int]]) -> None:
+        for shape, duration_ns in steps:
+            assert duration_ns == self.predict_ns(shape)
 
 
 class Models:

@@ -1,106 +1,125 @@
-"""Chunk sizes against a search of every size."""
+"""Chunk sizes and their prices against a search of every size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarathi_plugin.core import Chunk, StepShape
-from sarathi_plugin.policies.sizing import efficient_chunk, largest_chunk, needed_time_ns
-from sarathi_plugin.steptime.online import OnlineModel
-
-SHAPE = StepShape(4, 4, 2000)
-
-
-@dataclass
-class Staircase:
-    """A machine whose time grows in steps, as with the tiles of a matrix product. Only ever grows."""
-
-    base_ns: int
-    token_ns: int
-    tile: int
-    tile_ns: int
-    ready: bool = True
-    margin: float = 0.0
-
-    def predict_ns(self, shape: StepShape) -> int:
-        tiles = -(-shape.prefill_tokens // self.tile)
-        return self.base_ns + self.token_ns * shape.prefill_tokens + self.tile_ns * tiles
-
-    def update(self, shape: StepShape, duration_ns: int) -> None:
-        raise AssertionError
-
-
-STAIRS = st.builds(
-    Staircase,
-    base_ns=st.integers(0, 10_000),
-    token_ns=st.integers(0, 50),
-    tile=st.integers(1, 64),
-    tile_ns=st.integers(0, 2000),
+from sarathi_plugin.core import NS_PER_MS, Chunk, StepShape
+from sarathi_plugin.policies.sizing import (
+    ENDS,
+    Sizes,
+    added_misses,
+    candidates,
+    cheapest,
+    sizes_within,
+    with_prompts,
 )
-CURVED = st.builds(
-    lambda coefficients: OnlineModel(coefficients, trained=True),
-    st.tuples(*[st.floats(0, 1e-3) for _ in range(5)]),
+from tests.unit.policies.views import NOW, LinearModel, make_row, make_view
+
+if TYPE_CHECKING:
+    from sarathi_plugin.core import RequestRow
+
+ROWS = st.lists(
+    st.builds(
+        lambda tokens, done: make_row(tokens=tokens, computed=min(done, tokens - 1)),
+        st.integers(1, 3000),
+        st.integers(0, 2999),
+    ),
+    min_size=1,
+    max_size=6,
 )
-MODELS = STAIRS | CURVED
-LIMITS = st.integers(-3, 120)
-CONTEXTS = st.integers(0, 100_000)
 
 
-@settings(deadline=None, max_examples=200)
-@given(model=MODELS, context=CONTEXTS, limit=LIMITS, time_ns=st.integers(0, 40_000))
-def test_largest_chunk_is_the_largest_that_fits_the_time(
-    model: Staircase | OnlineModel, context: int, limit: int, time_ns: int
+@given(decodes=st.integers(0, 300), room=st.integers(1, 5000), rows=ROWS)
+def test_candidates_are_tile_edges_prompt_ends_and_all_there_is(
+    decodes: int, room: int, rows: list[RequestRow]
 ):
-    if isinstance(model, OnlineModel):
-        time_ns *= 100
-    fitting = [
-        n for n in range(1, limit + 1) if model.predict_ns(SHAPE.with_chunk(Chunk(n, context))) <= time_ns
-    ]
-    assert largest_chunk(model, SHAPE, context, limit, time_ns) == max(fitting, default=0)
+    tiles = (64, 128, 512, 1024)
+    found = candidates(decodes, room, rows, tiles)
+    ends = list(accumulate(row.remaining_tokens for row in rows))
+    most = min(room, ends[-1])
+    wanted = {most, *(t - decodes for t in tiles), *ends[:ENDS]}
+    assert found == sorted(n for n in wanted if 0 < n <= most)
+    assert found[-1] == most
 
 
-@settings(deadline=None, max_examples=200)
-@given(model=MODELS, context=CONTEXTS, limit=st.integers(1, 120), share=st.floats(0, 0.95))
-def test_efficient_chunk_is_the_smallest_whose_work_is_its_share_of_the_step(
-    model: Staircase | OnlineModel, context: int, limit: int, share: float
+@given(rows=ROWS, tokens=st.integers(1, 20_000))
+def test_prompt_tokens_are_taken_in_the_order_of_the_prompts(rows: list[RequestRow], tokens: int):
+    tokens = min(tokens, sum(row.remaining_tokens for row in rows))
+    shape = with_prompts(StepShape(3, 3, 900), rows, tokens)
+    pairs, left = 0.0, tokens
+    for row in rows:
+        part = min(left, row.remaining_tokens)
+        pairs += sum(row.computed_tokens + i + 0.5 for i in range(part))
+        left -= part
+    assert shape.prefill_tokens == tokens
+    assert np.isclose(shape.prefill_attention, pairs)
+    assert shape[:3] == (3, 3, 900)
+
+
+@given(
+    rows=ROWS,
+    limit_ms=st.floats(0, 400),
+    margin=st.floats(0, 0.5),
+    pair_ms=st.sampled_from([0.0, 1e-4]),
+)
+def test_sizes_within_a_limit_are_those_whose_step_is_and_the_smallest(
+    rows: list[RequestRow], limit_ms: float, margin: float, pair_ms: float
 ):
-    base = model.predict_ns(SHAPE)
-    found = efficient_chunk(model, SHAPE, context, limit, share)
-    assert 1 <= found <= limit
-    times = [model.predict_ns(SHAPE.with_chunk(Chunk(n, context))) for n in range(limit + 1)]
-    slop = 1e-9 * base + 1  # the border is a float rounded to whole nanoseconds
-    if found < limit:
-        assert times[found] - base >= share * times[found] - slop
-    if found > 1:
-        assert times[found - 1] - base <= share * times[found - 1] + slop
+    model, shape = LinearModel(margin=margin, pair_ms=pair_ms), StepShape(4, 4, 2000)
+    tokens = candidates(4, 4000, rows)
+    sizes = sizes_within(model, shape, rows, tokens, limit_ms * NS_PER_MS)
+    times = [model.predict_ns(with_prompts(shape, rows, n)) * (1 + margin) for n in tokens]
+    fitting = [n for n, took in zip(tokens, times, strict=True) if took <= limit_ms * NS_PER_MS]
+    assert sizes.tokens == (fitting or tokens[:1])
+    assert sizes.times_ns == times[: len(sizes.tokens)]
 
 
-@given(base_ns=st.integers(0, 10**9), share=st.floats(0, 0.99))
-def test_needed_time_is_the_base_divided_by_what_is_left_for_it(base_ns: int, share: float):
-    model = Staircase(base_ns, 1, 1, 0)
-    needed = needed_time_ns(model, SHAPE, share)
-    assert needed >= base_ns
-    assert abs(needed - base_ns / (1 - share)) <= 1 + 1e-9 * needed
-
-
-@settings(deadline=None, max_examples=200)
-@given(model=MODELS, context=CONTEXTS, limit=st.integers(2, 8192), time_ns=st.integers(0, 10**7))
-def test_the_search_asks_the_model_a_bounded_number_of_times(
-    model: Staircase | OnlineModel, context: int, limit: int, time_ns: int
+@given(
+    due_ms=st.lists(st.integers(-500, 500), min_size=1, max_size=8),
+    times_ms=st.lists(st.integers(21, 900), min_size=1, max_size=6),
+    tbt_ms=st.sampled_from([7, 50, 100]),
+    ahead_ms=st.integers(0, 100),
+)
+def test_added_misses_are_counted_as_the_index_counts_them(
+    due_ms: list[int], times_ms: list[int], tbt_ms: int, ahead_ms: int
 ):
-    asked = 0
-    predict = model.predict_ns
+    view = make_view(due_ms, tbt_ms=tbt_ms, free_at_ms=ahead_ms)
+    times = sorted(times_ms)
+    alone = 20
 
-    def count(shape: StepShape) -> int:
-        nonlocal asked
-        asked += 1
-        return predict(shape)
+    def missed(took: int) -> int:
+        late = [took + ahead_ms - due for due in due_ms]
+        return sum(ms // tbt_ms + 1 for ms in late if ms > 0)
 
-    class Counting:
-        ready, margin, update, predict_ns = True, 0.0, None, staticmethod(count)
+    found = added_misses(view, alone * NS_PER_MS, [t * NS_PER_MS for t in times])
+    assert found == [missed(t) - missed(alone) for t in times]
 
-    largest_chunk(Counting(), SHAPE, context, limit, time_ns)
-    assert asked <= 2 + 2 * limit.bit_length()
+
+@settings(max_examples=200)
+@given(
+    data=st.lists(
+        st.tuples(st.integers(1, 500), st.integers(1, 500), st.integers(0, 5)), min_size=1, max_size=12
+    ),
+    loss=st.floats(0, 1),
+)
+def test_no_candidate_is_cheaper_per_token_than_the_cheapest(data: list[tuple[int, int, int]], loss: float):
+    tokens = list(accumulate(step for step, _, _ in data))
+    times = list(accumulate(float(more) for _, more, _ in data))
+    harm = [float(h) for _, _, h in data]
+    best = cheapest(Sizes(tokens, times), harm, loss)
+    prices = [(loss * took + cost) / count for took, cost, count in zip(times, harm, tokens, strict=True)]
+    assert prices[best] == min(prices)
+    assert all(price > prices[best] for price in prices[best + 1 :])
+
+
+def test_the_machine_of_these_tests_costs_what_they_assume():
+    shape = StepShape(10, 10, 0)
+    assert LinearModel().predict_ns(shape) == 20 * NS_PER_MS
+    assert LinearModel().predict_ns(shape.with_chunk(Chunk(100, 0))) == 30 * NS_PER_MS
+    assert make_row().prefill_deadline_ns > NOW - 10**12

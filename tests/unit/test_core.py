@@ -18,6 +18,7 @@ from sarathi_plugin.core import (
     StepShape,
     StepView,
 )
+from sarathi_plugin.tolerance import Tolerance
 from tests.unit.policies.views import LinearModel
 
 SLO = SloClass("standard", 100, 1000)
@@ -111,13 +112,13 @@ def test_what_crosses_a_thread_or_process_cannot_be_changed(cls: type):
 
 
 def test_an_empty_view_has_no_work():
-    view = StepView(LinearModel())
+    view = StepView(LinearModel(), Tolerance([]))
     assert (view.running, list(view.waiting), view.has_prefill_work) == (0, [], False)
     assert view.decode_shape == StepShape()
 
 
 def test_a_view_reads_the_queue_only_when_asked():
-    view = StepView(LinearModel())
+    view = StepView(LinearModel(), Tolerance([]))
     calls = []
     row = RequestRow("r", 0, SLO, 0, 1, 1, 0, 0, 1)
 
@@ -133,7 +134,7 @@ def test_a_view_reads_the_queue_only_when_asked():
 
 
 def test_a_view_counts_running_requests_of_both_kinds():
-    view = StepView(LinearModel())
+    view = StepView(LinearModel(), Tolerance([]))
     view.decodes, view.decode_tokens, view.decode_context = 3, 6, 900
     view.prefills = [RequestRow("r", 0, SLO, 0, 1, 1, 0, 0, 1)]
     assert view.running == 4

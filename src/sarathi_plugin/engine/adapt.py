@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sarathi_plugin.core import RequestRow, StepShape, StepView
+from sarathi_plugin.core import Prompts, RequestRow, StepShape, StepView
 from sarathi_plugin.telemetry.table import EMPTY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sarathi_plugin.core import IntArray, StepPlan, StepTimeModel
     from sarathi_plugin.telemetry.table import RequestTable
@@ -37,13 +38,15 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self.idle_turns = 0
-        self.view = StepView(model)
+        self.view = StepView(model, table.tolerance)
         self.view.max_tokens = self._budget
         self.view.max_requests = self._active
         self.view.max_model_tokens = scheduler.max_model_len
         self.view.block_size = scheduler.block_size
         self.view.total_blocks = getattr(self._pool, "num_gpu_blocks", 0)
         self.view.load_waiting = self._load_waiting
+        self.view.load_prompts = self._load_prompts
+        self.view.load_row = table.row_at
 
     def fill(self, now_ns: int, free_at_ns: int) -> StepView:
         """Bring the view up to date with the scheduler, before a step."""
@@ -101,11 +104,12 @@ class Adapter:
             )
         else:
             view.decode_tokens = len(decodes)
-        view.decode_deadline_ns = table.deadline_ns[self._slots]
+        view.decode_deadline_ns, view.decode_tbt_ns = table.deadline_ns[self._slots], self._tbt_ns
         if decodes and self._ahead:
             self._count_steps_in_flight()
         if not len(self._slots):  # only untracked decodes: nothing is due
             view.decode_deadline_ns = np.array([view.free_at_ns + 10**12], np.int64)
+            view.decode_tbt_ns = np.ones(1, np.int64)
 
     def _count_steps_in_flight(self) -> None:
         """Async scheduling: this step yields the token after the ones in flight."""
@@ -130,6 +134,9 @@ class Adapter:
                 row.total_tokens = request.num_tokens
                 rows.append(row)
         return rows
+
+    def _load_prompts(self) -> Prompts:
+        return self._table.prompts.take(self.view.prefills)
 
     def apply(self, plan: StepPlan) -> int:
         """Set the levers for one step; returns the token budget that holds."""
@@ -179,13 +186,18 @@ class Adapter:
 
     def _order_waiting(self, rows: Sequence[RequestRow]) -> None:
         queue = self._scheduler.waiting
-        current = list(queue)
-        left = {request.request_id: request for request in current}
-        ordered = [left.pop(row.request_id) for row in rows if row.request_id in left]
-        ordered.extend(left.values())
-        if ordered != current:
-            queue.clear()
-            queue.extend(ordered)
+        names = [row.request_id for row in rows]
+        if names == [request.request_id for request in islice(queue, len(names))]:
+            return
+        first = dict.fromkeys(names)
+        rest = []
+        for request in queue:
+            if request.request_id in first:
+                first[request.request_id] = request
+            else:
+                rest.append(request)
+        queue.clear()
+        queue.extend([*(request for request in first.values() if request is not None), *rest])
 
     def _skip(self, requests: Any) -> None:
         # schedule() first advances current_step, then leaves out whoever is not yet eligible.
@@ -210,8 +222,19 @@ class Adapter:
             tokens += count
             pairs += count * (before + count / 2)
             row = rows.get(request_id)
-            if row is not None and row.scheduled_ns is None:
-                row.scheduled_ns = now_ns
+            if row is not None:
+                self._table.prompts.waits[row.slot] = False
+                if row.scheduled_ns is None:
+                    row.scheduled_ns = now_ns
+        self._note_preempted(output.preempted_req_ids)
         decodes = len(scheduled) - chunks
         context = self.view.decode_context if decodes else 0
         return StepShape(decodes, output.total_num_scheduled_tokens - tokens, context, tokens, pairs), chunks
+
+    def _note_preempted(self, request_ids: Iterable[str] | None) -> None:
+        """Requests that lost their place wait again, with all they have to compute."""
+        for request_id in request_ids or ():
+            row, request = self._table.rows.get(request_id), self._scheduler.requests.get(request_id)
+            if row is not None and request is not None:
+                row.computed_tokens, row.total_tokens = 0, request.num_tokens
+                self._table.prompts.wait(row)

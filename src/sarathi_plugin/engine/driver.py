@@ -256,6 +256,10 @@ class Driver:
         if self._log.due(now_ns):
             self._log.flush()
 
+    def coast_end(self) -> None:
+        """Plain steps follow."""
+        self._table.publish()
+
     def _send(self, results: Mapping[int, Any]) -> None:
         """Attach the metrics to the statistics vLLM sends anyway; without a carrier they wait for the next step."""
         try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from sarathi_plugin.core import NS_PER_S, RequestTimeline, StepRecord
+from sarathi_plugin.core import NS_PER_S, StepRecord
 from sarathi_plugin.telemetry.table import NO_TOKENS, TokenBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import StepTimeModel
+    from sarathi_plugin.core import RequestTimeline, StepTimeModel
     from sarathi_plugin.engine.parts import Planned
     from sarathi_plugin.plugins import Observers
     from sarathi_plugin.telemetry.table import Emission, Outcome
@@ -20,6 +20,42 @@ FLUSH_LENGTH = 64
 """Steps and ended requests are observed together, at the latest after this time or so many of them."""
 
 
+class _Left(NamedTuple):
+    timeline: RequestTimeline
+    outcome: Outcome
+
+
+class _Done(NamedTuple):
+    planned: Planned
+    start_ns: int
+    end_ns: int
+    policy_ns: int
+    emission: Emission | None
+
+    def record(self) -> StepRecord:
+        """For the observers."""
+        planned = self.planned
+        return StepRecord(
+            planned.step,
+            planned.schedule_ns,
+            self.start_ns,
+            self.end_ns,
+            planned.shape,
+            planned.chunks,
+            planned.predicted_ns,
+            planned.plan.available_ns,
+            planned.budget,
+            planned.limit,
+            planned.running,
+            planned.waiting,
+            planned.free_blocks,
+            planned.preemptions,
+            planned.plan.relegated,
+            self.policy_ns,
+            planned.fallback,
+        )
+
+
 class StepLog:
     """Feeds step-time model and observers, in the order of events. failed(doing): reports a failure of the model."""
 
@@ -27,7 +63,7 @@ class StepLog:
         self.model = model
         self._observers = observers
         self._failed = failed
-        self._pending: list[tuple[Any, Any]] = []
+        self._pending: list[_Done | _Left] = []
         self._flushed_ns = 0
         self.last_end_ns = 0
 
@@ -35,31 +71,11 @@ class StepLog:
         """A step ended at ``now_ns``; our own code took ``policy_ns`` since the one before."""
         start = max(planned.schedule_ns, self.last_end_ns)
         self.last_end_ns = now_ns
-        plan = planned.plan
-        record = StepRecord(
-            planned.step,
-            planned.schedule_ns,
-            start,
-            now_ns,
-            planned.shape,
-            planned.chunks,
-            planned.predicted_ns,
-            plan.available_ns,
-            planned.budget,
-            planned.limit,
-            planned.running,
-            planned.waiting,
-            planned.free_blocks,
-            planned.preemptions,
-            plan.relegated,
-            policy_ns,
-            planned.fallback,
-        )
-        self._pending.append((record, emission))
+        self._pending.append(_Done(planned, start, now_ns, policy_ns, emission))
 
     def request(self, timeline: RequestTimeline, outcome: Outcome) -> None:
         """A request ended."""
-        self._pending.append((timeline, outcome))
+        self._pending.append(_Left(timeline, outcome))
 
     def due(self, now_ns: int) -> bool:
         """Whether enough has gathered to be observed.
@@ -76,14 +92,16 @@ class StepLog:
         pending, self._pending = self._pending, []
         self._flushed_ns = self.last_end_ns
         watched = self._observers.listening("observe_step")
-        for what, detail in pending:
-            if not isinstance(what, StepRecord):
-                self._observers.call("request_finished", timeline=what, outcome=detail)
+        steps = []
+        for what in pending:
+            if isinstance(what, _Left):
+                self._observers.call("request_finished", timeline=what.timeline, outcome=what.outcome)
                 continue
+            steps.append((what.planned.shape, what.end_ns - what.start_ns))
             if watched:
-                tokens = detail.tokens() if detail else TokenBatch(what.end_ns, *NO_TOKENS)
-                self._observers.call("observe_step", record=what, tokens=tokens)
-            try:
-                self.model.update(what.shape, what.duration_ns)
-            except Exception:
-                self._failed("learning from a step")
+                tokens = what.emission.tokens() if what.emission else TokenBatch(what.end_ns, *NO_TOKENS)
+                self._observers.call("observe_step", record=what.record(), tokens=tokens)
+        try:
+            self.model.learn(steps)
+        except Exception:
+            self._failed("learning from steps")

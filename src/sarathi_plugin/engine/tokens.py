@@ -51,5 +51,5 @@ class TokenTaker:
         return self.names == names and len(self._slots) == len(names)
 
     def again(self, now_ns: int) -> Emission:
-        """A further token for each of the last batch."""
-        return self._table.advance(self._slots, self._ones, now_ns)
+        """A further token for each of the last batch; the table is told to ``publish`` later."""
+        return self._table.advance(self._slots, self._ones, now_ns, publish=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.policies.alternate import Alternate
+from sarathi_plugin.policies.niyama import Niyama
 from sarathi_plugin.policies.orca import Orca
 from sarathi_plugin.policies.prefill_first import PrefillFirst
 from sarathi_plugin.policies.request_level import RequestLevel
@@ -24,6 +25,7 @@ def register_policies(register: Callable[[str, type[Policy]], None]) -> None:
     """Offer ours."""
     register("sarathi", Sarathi)
     register("sarathi-static", SarathiStatic)
+    register("niyama", Niyama)
     register("vllm", Stock)
     register("orca", Orca)
     register("prefill-first", PrefillFirst)

@@ -1,8 +1,8 @@
-"""``sarathi``: stall-free chunked prefill whose budget follows the deadlines of the tokens in flight.
+"""``sarathi``: stall-free chunked prefill that keeps as many requests fluid as it can.
 
-From Sarathi-Serve (arXiv 2403.02310): decodes always run, prompts fill the rest in chunks. Instead of a fixed one,
-the budget of each step is the largest chunk that, by the step-time model, still lets the tightest decode meet its
-deadline (the idea of Niyama/QoServe and FairBatching, arXiv 2510.14392), steps in flight counted.
+From Sarathi-Serve (arXiv 2403.02310): decodes always run, prompts fill the rest of a step in chunks. Which prompt goes
+first and how large the chunk is follow from one question: what does it cost, in requests that will not be fluid?
+See docs/policy.md.
 """
 
 from __future__ import annotations
@@ -10,62 +10,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
-from sarathi_plugin.core import StepPlan
+from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.sizing import available_time_ns, efficient_chunk, largest_chunk, needed_time_ns
+from sarathi_plugin.policies.sizing import MISS, TILES, added_misses, candidates, cheapest, sizes_within
+from sarathi_plugin.policies.urgency import AGEING, loss_if_delayed, overdue_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestRow, StepView
+    from sarathi_plugin.core import IntArray, Prompts, RequestRow, StepView
+    from sarathi_plugin.tolerance import FloatArray
 
-BANKING = 0.8
-"""A decode step shorter than this share of D_d banks slack, so a prompt may wait a step for a chunk worth its price."""
+TYPICAL = 512
+"""Chunk by which the time per prompt token is judged."""
 
-
-PATIENCE = 4
-"""A prompt that is late by this many times its own allowance goes before all others: nobody starves."""
-
-
-def urgency(row: RequestRow, now_ns: int) -> tuple[int, int]:
-    """Sort key of a prompt, smallest first.
-
-    Those that can still be on time by earliest deadline (EDF). After them the late ones, shortest first: each of them
-    misses one more deadline per D_d whoever goes first, so finishing the short ones first loses least.
-    """
-    late_ns = now_ns - row.prefill_deadline_ns
-    if late_ns <= 0:
-        return 1, row.prefill_deadline_ns
-    if late_ns > PATIENCE * (row.prefill_deadline_ns - row.arrival_ns):
-        return 0, row.arrival_ns
-    return 2, row.remaining_tokens
-
-
-def by_urgency(rows: Iterable[RequestRow], now_ns: int) -> list[RequestRow]:
-    """Prompts, the most urgent first."""
-    return sorted(rows, key=lambda row: urgency(row, now_ns))
+FRONT = 64
+"""So many waiting prompts, the most urgent ones, are put in order."""
 
 
 @dataclass(frozen=True)
 class Sarathi(Policy):
     """Nothing to tune; the fields are there for experiments.
 
-    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. stall_cap: no step takes
-    longer than this many D_d, whatever slack is banked. idle_cap: the same while nobody decodes. cold_chunk: prompt
-    tokens a step until the step-time model is ready. efficiency: share of a mixed step that prompt work should at
-    least have. max_partial: prompts under way at once (each holds KV memory).
+    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts.
+    tiles: end steps on tile edges. look_ahead: mean further wait of a prompt, as a share of the work queued.
+    stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
+    cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
+    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free.
     """
 
     coasts = True
     slo: Literal["deadline", "gap"] = "deadline"
     token_budget: Annotated[int, Field(gt=0)] | None = None
+    order: Literal["loss", "deadline", "shortest", "arrival"] = "loss"
+    tiles: bool = True
+    look_ahead: Annotated[float, Field(gt=0)] = 0.5
     stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
     cold_chunk: Annotated[int, Field(gt=0)] = 128
-    efficiency: Annotated[float, Field(ge=0, lt=1)] = 0.25
     max_partial: Annotated[int, Field(gt=0)] = 4
+    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
 
     def max_batched_tokens(self, max_model_len: int) -> int | None:
         """8192: room for every chunk that slack allows."""
@@ -73,17 +60,23 @@ class Sarathi(Policy):
         return self.token_budget or 8192
 
     def plan(self, view: StepView) -> StepPlan:
-        """Size the step, order the prompts."""
+        """Rank the prompts, size the step."""
         if not view.has_prefill_work:
             return StepPlan(limit="no prompts")
-        now = view.now_ns
-        prefills = by_urgency(view.prefills, now)
-        waiting = by_urgency(view.waiting, now) if view.waiting_count else []
-        overtakes = bool(waiting) and self._overtakes(waiting[0], prefills, view)
-        chunk, limit, available = self._chunk(view, waiting[:1] if overtakes else prefills)
-        crowded = len(prefills) >= self.max_partial and not (
-            overtakes and waiting[0].remaining_tokens <= chunk
-        )
+        prompts = view.prompts
+        if not len(prompts.slots):
+            return StepPlan(limit="untracked")
+        work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
+        wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
+        loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
+        ranked = self._ranked(view, prompts, work_ns, loss)
+        held = len(view.prefills)
+        prefills = [view.prefills[i] for i in ranked[ranked < held].tolist()]
+        waiting = [view.row(slot) for slot in prompts.slots[ranked[ranked >= held][:FRONT]].tolist()]
+        overtakes = bool(prefills and waiting) and int(ranked[0]) >= held and self._fits(waiting[0], view)
+        served = waiting if overtakes else [*prefills, *waiting]
+        chunk, limit, available = self._chunk(view, served, float(loss.sum()) / wait_ns)
+        crowded = self._crowded(view, prefills, waiting, chunk if overtakes else 0)
         skip = overtakes and not crowded and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
@@ -95,41 +88,74 @@ class Sarathi(Policy):
             reason="a more urgent prompt waits" if skip else "",
             max_running=view.running if crowded else None,
             available_ns=available,
-            relegated=sum(view.previous_ns < row.prefill_deadline_ns < now for row in [*prefills, *waiting]),
+            relegated=int(((view.previous_ns < prompts.due_ns) & (prompts.due_ns < view.now_ns)).sum()),
         )
 
     @staticmethod
-    def _overtakes(first: RequestRow, prefills: list[RequestRow], view: StepView) -> bool:
-        """Whether the most urgent waiting prompt should go before those under way, and can be admitted."""
-        if not prefills or view.previous_empty or view.running >= view.max_requests:
-            return False
-        if urgency(first, view.now_ns) >= urgency(prefills[0], view.now_ns):
+    def _token_ns(view: StepView) -> float:
+        """Time per prompt token of a typical chunk in this batch."""
+        context = view.prefills[0].computed_tokens if view.prefills else 0
+        return view.model.predict_ns(view.decode_shape.with_chunk(Chunk(TYPICAL, context))) / TYPICAL
+
+    def _ranked(self, view: StepView, prompts: Prompts, work_ns: FloatArray, loss: FloatArray) -> IntArray:
+        """Indices of the prompts, the most urgent first."""
+        key: FloatArray | IntArray
+        if self.order == "loss":
+            # A step has a price of its own: without it the shortest prompts would always come first.
+            key = -loss / (work_ns + max(1, view.model.predict_ns(view.decode_shape)))
+        elif self.order == "shortest":
+            key = work_ns
+        else:
+            key = prompts.due_ns if self.order == "deadline" else prompts.arrival_ns
+        ranked = np.argsort(key, kind="stable")
+        return ranked if view.step % AGEING else overdue_first(prompts, ranked, view.now_ns)
+
+    @staticmethod
+    def _fits(first: RequestRow, view: StepView) -> bool:
+        """Whether a waiting prompt can be admitted now."""
+        if view.previous_empty or view.running >= view.max_requests:
             return False
         return blocks_for(first.total_tokens, view.block_size) <= view.free_blocks
 
-    def _chunk(self, view: StepView, prefills: list[RequestRow]) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time available) of this step."""
+    def _crowded(
+        self, view: StepView, prefills: list[RequestRow], waiting: list[RequestRow], overtaking: int
+    ) -> bool:
+        """Whether nobody should be admitted: too many prompts under way, or their KV memory needed by the decodes.
+
+        overtaking: chunk for the first waiting prompt; one that ends with it holds no place for long.
+        """
+        if not waiting:
+            return False
+        first = waiting[0]
+        if len(prefills) >= self.max_partial and not 0 < first.remaining_tokens <= overtaking:
+            return True
+        left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
+        return view.decodes > 0 and left < self.headroom * view.total_blocks
+
+    def _chunk(
+        self, view: StepView, rows: Sequence[RequestRow], loss_per_ns: float
+    ) -> tuple[int, str, int | None]:
+        """(prompt tokens, what bound them, time they may take) of this step."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
-        context = prefills[0].computed_tokens if prefills else 0
-        shape = view.decode_shape
-        if view.decodes:
-            available = available_time_ns(view, self.slo, self.stall_cap)
+        if not view.decodes:
+            limit, limit_ns = "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
+        elif self.slo == "gap":
+            limit, limit_ns = "gap", float(view.min_decode_tbt_ns)
         else:
-            rows = prefills or view.waiting
-            tbt_ns = min((row.slo.tbt_ns for row in rows), default=0)
-            available = round(self.idle_cap * tbt_ns)
-        time_ns = round(available / (1 + view.model.margin))
-        chunk = largest_chunk(view.model, shape, context, room, time_ns)
-        if chunk == room:
-            return chunk, "engine", available
-        if chunk and time_ns >= needed_time_ns(view.model, shape, self.efficiency):
-            return chunk, "slack", available
-        floor = efficient_chunk(view.model, shape, context, room, self.efficiency)
-        banks = view.model.predict_ns(shape) < BANKING * view.min_decode_tbt_ns
-        if view.decodes and banks and self.slo == "deadline" and not view.previous_empty:
-            return 0, "banking", available
-        return floor, "floor", available
+            limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
+        tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
+        sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
+        harm = [0.0] * len(sizes.tokens)
+        if view.decodes and self.slo == "deadline":
+            alone_ns = view.model.predict_ns(view.decode_shape)
+            harm = [MISS * missed for missed in added_misses(view, alone_ns, sizes.times_ns)]
+        best = cheapest(sizes, harm, loss_per_ns)
+        if sizes.tokens[best] == tokens[-1]:
+            limit = "engine" if tokens[-1] == room else "prompts"
+        elif best < len(sizes.tokens) - 1:
+            limit = "slack" if harm[-1] else "tile"
+        return sizes.tokens[best], limit, round(limit_ns)

@@ -102,6 +102,8 @@ class Coaster:
             ends.append(end_ns)
             if loop.depth == 1:
                 clock.ns += host_ns
+        if self._driver is not None:
+            self._driver.coast_end()
         if ends:
             self._settle(ends)
             self._rename(names[len(ends) :], pending)

@@ -76,7 +76,7 @@ class ProfileModel:
             expected *= quantiles[low] + (at - low) * (quantiles[low + 1] - quantiles[low])
         return int(expected)
 
-    def update(self, shape: StepShape, duration_ns: int) -> None:
+    def learn(self, steps: Sequence[tuple[StepShape, int]]) -> None:
         """Nothing to learn: the profile is the machine."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,7 +17,7 @@ from sarathi_plugin.telemetry.journal import Arrived
 from sarathi_plugin.telemetry.recording import Recording, read_recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -60,10 +60,12 @@ def fit_recordings(
         model = ModelFacts.model_validate(heads[0].get("model"))
     except ValidationError as error:
         raise ConfigError(explain(error, "the head of the recording")) from error
-    engine = heads[0]["engine"]
-    kv_heads = max(1, model.kv_heads // engine["tensor_parallel_size"])  # of each device
-    scalars = 2 * model.layers * kv_heads * model.head_dim
-    kv_bytes = scalars * model.kv_scalar_bytes * engine["num_gpu_blocks_override"] * engine["block_size"]
+    engine = heads[0].get("engine")
+    if not isinstance(engine, dict):
+        raise ConfigError(
+            "The recording does not say with which engine arguments it was made; record it again."
+        )
+    kv_bytes = kv_bytes_of(model, engine)
     profile, found = fit_profile(
         [step for recording in recordings for step in recording.steps],
         name=name,
@@ -76,6 +78,14 @@ def fit_recordings(
         frontend_s=round(frontend_s(recordings), 6),
     )
     return profile.model_copy(update={"kv_cache_bytes": max(1, kv_bytes)}), found
+
+
+def kv_bytes_of(model: ModelFacts, engine: Mapping[str, Any]) -> int:
+    """KV-cache memory of each device: its share of heads and layers, for all blocks."""
+    kv_heads = max(1, model.kv_heads // engine["tensor_parallel_size"])
+    layers = -(-model.layers // engine.get("pipeline_parallel_size", 1))
+    scalars = 2 * layers * kv_heads * model.head_dim
+    return int(scalars * model.kv_scalar_bytes * engine["num_gpu_blocks_override"] * engine["block_size"])
 
 
 def frontend_s(recordings: Sequence[Recording]) -> float:

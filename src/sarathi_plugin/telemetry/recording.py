@@ -54,5 +54,7 @@ def _take(found: Recording, data: dict[str, Any]) -> None:
         found.events.append(EVENTS[kind](**values))
     elif kind == "head":
         found.head = data
-    else:
+    elif kind == "step_time":
         found.step_time = data
+    else:
+        raise ValueError(f"it has a line of type {kind!r}")

@@ -12,7 +12,9 @@ import numpy as np
 
 from sarathi_plugin.core import IntArray, RequestRow, RequestStatus, RequestTimeline, SloClass
 from sarathi_plugin.deadlines import overdue_periods
+from sarathi_plugin.telemetry.prompts import PromptColumns
 from sarathi_plugin.telemetry.snapshot import FREE, ROWS, Snapshot
+from sarathi_plugin.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +69,9 @@ NO_TOKENS = (EMPTY,) * 7
 class _Batch:
     """Columns of the requests that yield tokens together.
 
-    step: D_d times tokens per step. before: tokens of each before this batch formed; fresh: some had none. deadline,
-    earliest, last (one moment for all, once they yielded together) and steps change as tokens come.
+    step: D_d times tokens per step; uniform: the same as one number, 0 when they differ. before: tokens of each before
+    this batch formed; fresh: some had none. deadline + shift (when the next tokens are due), earliest (of these), last
+    (one moment for all, once they yielded together) and steps change as tokens come.
     """
 
     slots: IntArray
@@ -76,11 +79,13 @@ class _Batch:
     slo_index: IntArray
     tbt: IntArray
     step: IntArray
+    uniform: int
     before: IntArray
     fresh: bool
     deadline: IntArray
     earliest: int
     last: IntArray | int
+    shift: int = 0
     steps: int = 0
 
 
@@ -91,6 +96,7 @@ class Emission:
     now_ns: int
     batch: _Batch
     due: IntArray
+    shift: int
     missed: IntArray | None
     last: IntArray | int
     before: IntArray
@@ -110,7 +116,7 @@ class Emission:
             batch.counts,
             gaps,
             self.missed,
-            self.now_ns - self.due,
+            self.now_ns - self.due - self.shift,
             totals,
         )
 
@@ -147,6 +153,8 @@ class RequestTable:
         self.late = np.zeros(ROWS, np.int64)
         self.missed = np.zeros(ROWS, np.int64)
         self.tokens = np.zeros(ROWS, np.int64)
+        self.prompts = PromptColumns(self.tbt_ns, self.slo_index)
+        self.tolerance = Tolerance(self.classes)
         self._batch: _Batch | None = None
 
     def add(
@@ -167,6 +175,7 @@ class RequestTable:
         else:
             self._by_slot[slot] = row
         self.tbt_ns[slot] = slo.tbt_ns
+        self.prompts.add(row)
         self.last_ns[slot] = self.first_ns[slot] = self.late[slot] = self.missed[slot] = self.tokens[slot] = 0
         self.deadline_ns[slot] = due
         self.slo_index[slot] = self._index[slo.name]  # after the deadline: a reader must not see a stale one
@@ -174,32 +183,38 @@ class RequestTable:
         self.snapshot.set_extent(len(self._by_slot), len(self.rows))
         return row
 
+    def row_at(self, slot: int) -> RequestRow:
+        """The request in a slot. Raises LookupError when nobody is there."""
+        row = self._by_slot[slot]
+        if row is None:
+            raise LookupError(f"no request in slot {slot}")
+        return row
+
     def emit(self, slots: IntArray, counts: IntArray, now_ns: int) -> TokenBatch:
         """Tokens arrived: ``counts[i] >= 1`` for the request in ``slots[i]`` (no slot twice, at least one)."""
         return self.advance(slots, counts, now_ns).tokens()
 
-    def advance(self, slots: IntArray, counts: IntArray, now_ns: int) -> Emission:
+    def advance(self, slots: IntArray, counts: IntArray, now_ns: int, *, publish: bool = True) -> Emission:
         """``emit``, but only what must happen now: deadlines. The rest is worked out when the Emission is asked.
 
         The caller passes the same ``slots`` and ``counts`` objects while the batch stays the same: its columns are
-        then kept together, and what nobody reads meanwhile is written back when the batch changes.
+        then kept together, and what nobody reads meanwhile is written back when the batch changes. publish=False leaves
+        the column of deadlines to a later ``publish``.
         """
         batch = self._batch
         if batch is None or slots is not batch.slots or counts is not batch.counts:
             self._write_back()
             batch = self._batch = self._gather(slots, counts)
-        due = batch.deadline
-        emission = Emission(now_ns, batch, due, None, batch.last, batch.before, batch.steps)
-        if now_ns > batch.earliest:
-            overdue = now_ns - due
-            late = overdue > 0
-            emission.missed = missed = np.where(late, overdue // batch.tbt + 1, 0)
-            self.missed[slots] += missed
-            self.late[slots] += late
-            due = np.where(late, now_ns, due)
-        batch.deadline = due + batch.step
-        batch.earliest = int(batch.deadline.min())
-        self.deadline_ns[slots] = batch.deadline
+        emission = Emission(
+            now_ns, batch, batch.deadline, batch.shift, None, batch.last, batch.before, batch.steps
+        )
+        if batch.uniform and now_ns <= batch.earliest:
+            batch.shift += batch.uniform
+            batch.earliest += batch.uniform
+        else:
+            emission.missed = self._restart(batch, now_ns)
+        if publish:
+            self.publish()
         if batch.fresh and not batch.steps:
             self.first_ns[slots[batch.before == 0]] = now_ns
         batch.last = now_ns
@@ -208,14 +223,36 @@ class RequestTable:
             self._keep(slots, counts, now_ns)
         return emission
 
+    def _restart(self, batch: _Batch, now_ns: int) -> IntArray | None:
+        """Move the deadlines of a batch of which some may be late; returns the deadlines missed, None without any."""
+        due, missed = batch.deadline + batch.shift, None
+        if now_ns > batch.earliest:
+            overdue = now_ns - due
+            late = overdue > 0
+            missed = np.where(late, overdue // batch.tbt + 1, 0)
+            self.missed[batch.slots] += missed
+            self.late[batch.slots] += late
+            due = np.where(late, now_ns, due)
+        batch.deadline, batch.shift = due + batch.step, 0
+        batch.earliest = int(batch.deadline.min())
+        return missed
+
+    def publish(self) -> None:
+        """Bring the column of deadlines up to date."""
+        batch = self._batch
+        if batch is not None:
+            self.deadline_ns[batch.slots] = batch.deadline + batch.shift
+
     def _gather(self, slots: IntArray, counts: IntArray) -> _Batch:
         before, deadline, tbt = self.tokens[slots], self.deadline_ns[slots], self.tbt_ns[slots]
+        step = tbt * counts
         return _Batch(
             slots,
             counts,
             self.slo_index[slots],
             tbt,
-            tbt * counts,
+            step,
+            int(step[0]) if (step == step[0]).all() else 0,
             before,
             bool(before.min() == 0),
             deadline,
@@ -267,8 +304,11 @@ class RequestTable:
             int(self.tokens[slot]),
             int(self.first_ns[slot]),
         )
+        if status == "finished":
+            self.tolerance.note(outcome.slo_index, outcome.tokens)
         self.slo_index[slot] = FREE
         self._by_slot[slot] = None
+        self.prompts.waits[slot] = False
         self._free.append(slot)
         return outcome
 

@@ -43,7 +43,8 @@ def variants() -> dict[str, Policy]:
     sarathi = POLICIES["sarathi"]
     found["sarathi, gap"] = sarathi(slo="gap")
     found["sarathi, budget 64"] = sarathi(token_budget=64)
-    found["sarathi, no efficiency asked"] = sarathi(efficiency=0.0)
+    found["sarathi, by deadline"] = sarathi(order="deadline")
+    found["sarathi, any size"] = sarathi(tiles=False)
     found["sarathi, one prompt at a time"] = sarathi(max_partial=1)
     return found
 
@@ -84,7 +85,7 @@ def random_view(rng: random.Random) -> StepView:
         tbt_ms=rng.choice([0.000001, 1, 25, 100, 1000]),
         free_at_ms=rng.choice([0, 50, 1000]),
         decode_tokens=len(due) * rng.randint(1, 5),
-        step=rng.randint(1, 9),
+        step=rng.randint(1, 32),
         max_tokens=rng.choice([1, 8, 512, 8192]),
         max_requests=rng.choice([1, 4, 256]),
         max_model_tokens=rng.choice([1, 4096, 131_072]),
@@ -99,7 +100,10 @@ RANDOM_VIEWS = [random_view(random.Random(seed)) for seed in range(400)]
 
 def state_of(view: StepView) -> dict[str, Any]:
     """Everything a policy could have changed."""
-    state = {name: getattr(view, name) for name in view.__slots__ if name != "load_waiting"}
+    state = {name: getattr(view, name) for name in view.__slots__ if not name.startswith("load_")}
+    del state["tolerance"]
+    state["decode_tbt_ns"] = view.decode_tbt_ns.tolist()
+    state["prompts"] = [column.tolist() for column in view.prompts]
     state["decode_deadline_ns"] = view.decode_deadline_ns.tolist()
     state["prefills"] = [dataclasses.asdict(row) for row in view.prefills]
     state["waiting"] = [dataclasses.asdict(row) for row in view.waiting]

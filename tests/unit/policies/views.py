@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sarathi_plugin.core import NS_PER_MS, NS_PER_S, RequestRow, SloClass, StepView
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S, Prompts, RequestRow, SloClass, StepView
+from sarathi_plugin.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 STANDARD = SloClass("standard", tbt_ns=100 * NS_PER_MS, ttft_slack_ns=NS_PER_S)
 INTERACTIVE = SloClass("interactive", tbt_ns=50 * NS_PER_MS, ttft_slack_ns=300 * NS_PER_MS)
+CLASSES = (STANDARD, INTERACTIVE)
 NOW = 1_000 * NS_PER_S
 
 
@@ -39,7 +41,7 @@ class LinearModel:
         )
         return round(ms * NS_PER_MS)
 
-    def update(self, shape: StepShape, duration_ns: int) -> None:
+    def learn(self, steps: Sequence[tuple[StepShape, int]]) -> None:
         raise AssertionError("a policy must not teach the model")
 
 
@@ -67,6 +69,20 @@ def make_row(
     )
 
 
+def prompts_of(rows: Sequence[RequestRow], classes: Sequence[SloClass]) -> Prompts:
+    """The rows as columns; a row's slot is its place."""
+    column = lambda values: np.array(list(values), np.int64)  # noqa: E731
+    return Prompts(
+        column(range(len(rows))),
+        column(row.arrival_ns for row in rows),
+        column(row.prefill_deadline_ns for row in rows),
+        column(row.slo.tbt_ns for row in rows),
+        column(classes.index(row.slo) for row in rows),
+        np.array([row.slo.importance for row in rows]),
+        column(row.remaining_tokens for row in rows),
+    )
+
+
 def make_view(
     decodes_due_ms: Sequence[float] = (),
     prefills: Sequence[RequestRow] = (),
@@ -86,7 +102,7 @@ def make_view(
     previous_ms: float = -20.0,
 ) -> StepView:
     """A view of an engine: one decode per entry of ``decodes_due_ms``, due so many milliseconds after now."""
-    view = StepView(model or LinearModel())
+    view = StepView(model or LinearModel(), Tolerance(CLASSES))
     view.step = step
     view.now_ns = NOW
     view.previous_ns = NOW + round(previous_ms * NS_PER_MS)
@@ -99,6 +115,10 @@ def make_view(
     view.decode_context = 500 * view.decodes
     view.decode_deadline_ns = np.array([NOW + round(due * NS_PER_MS) for due in decodes_due_ms], np.int64)
     view.min_decode_tbt_ns = round(tbt_ms * NS_PER_MS)
+    view.decode_tbt_ns = np.full(view.decodes, view.min_decode_tbt_ns, np.int64)
+    rows = [*prefills, *waiting]
+    view.load_prompts = lambda: prompts_of(rows, CLASSES)
+    view.load_row = rows.__getitem__
     view.prefills = list(prefills)
     view.waiting_count = len(waiting)
     view.load_waiting = lambda: list(waiting)

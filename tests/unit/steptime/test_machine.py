@@ -67,7 +67,7 @@ def test_it_learns_nothing():
     model, shape = ProfileModel(TRUTH), StepShape(8, 8, 800, 100, 5000)
     before = model.predict_ns(shape)
     for _ in range(50):
-        model.update(shape, 10 * before)
+        model.learn([(shape, 10 * before)])
     assert model.predict_ns(shape) == before
 
 

@@ -22,18 +22,18 @@ def test_before_anything_was_seen_steps_are_thought_slow():
 def test_it_is_ready_after_enough_steps_with_prompt_tokens():
     model = OnlineModel()
     for _ in range(50):
-        model.update(DECODE, 10_000_000)
+        model.learn([(DECODE, 10_000_000)])
     assert not model.ready
     for seen in range(READY_PREFILLS):
         assert not model.ready, seen
-        model.update(MIXED, 20_000_000)
+        model.learn([(MIXED, 20_000_000)])
     assert model.ready
 
 
 def test_the_first_steps_correct_the_prior_at_once():
     model = OnlineModel()
     for _ in range(READY_PREFILLS):
-        model.update(MIXED, 5_000_000)
+        model.learn([(MIXED, 5_000_000)])
     assert model.predict_ns(MIXED) == pytest.approx(5_000_000, rel=0.25)
 
 
@@ -41,7 +41,7 @@ def test_the_first_steps_correct_the_prior_at_once():
 def test_a_step_without_duration_or_content_teaches_nothing(shape: StepShape, took: int):
     model = OnlineModel()
     for _ in range(20):
-        model.update(shape, took)
+        model.learn([(shape, took)])
     assert model.coefficients == OnlineModel().coefficients
     assert not model.ready
 
@@ -69,24 +69,23 @@ def test_a_trained_model_is_ready_and_keeps_its_margin():
 def test_the_margin_covers_nine_steps_of_ten():
     model = OnlineModel((0.01, 0.0, 0.0, 0.0, 0.0), weight=1e9, trained=True)  # will not move
     for i in range(400):
-        model.update(DECODE, 13_000_000 if i % 8 == 0 else 10_500_000)  # one in eight is 30 % longer
-    assert model.margin == pytest.approx(0.30, abs=0.01)
+        model.learn([(DECODE, 13_000_000 if i % 8 == 0 else 10_500_000)])  # one in eight is 30 % longer
+    assert model.predict_ns(DECODE) * (1 + model.margin) == pytest.approx(13_000_000, rel=0.02)
     for _ in range(400):
-        model.update(DECODE, 10_500_000)
-    assert model.margin == pytest.approx(0.05, abs=0.01)
+        model.learn([(DECODE, 10_500_000)])
+    assert model.margin < 0.06
 
 
 def test_a_step_far_beyond_its_prediction_is_learned_as_four_times_it():
     models = [OnlineModel(trained=True) for _ in range(3)]
     expected = models[0].predict_ns(MIXED)
     for model, took in zip(models, (100 * expected, 4 * expected, 3 * expected), strict=True):
-        for _ in range(8):
-            model.update(MIXED, took)
+        model.learn([(MIXED, took), *[(DECODE, model.predict_ns(DECODE))] * 7])
     assert models[0].predict_ns(MIXED) == pytest.approx(models[1].predict_ns(MIXED), rel=1e-6)
     assert models[2].predict_ns(MIXED) < 0.8 * models[1].predict_ns(MIXED)
 
 
 def test_before_it_is_ready_it_believes_everything():
     model = OnlineModel()
-    model.update(MIXED, 100 * model.predict_ns(MIXED))
+    model.learn([(MIXED, 100 * model.predict_ns(MIXED))])
     assert model.predict_ns(MIXED) > 10 * OnlineModel().predict_ns(MIXED)
