@@ -128,11 +128,23 @@ class Machine:
         assert self.read_levers() == self.levers
         assert set(scheduler.sarathi._table.rows) == set(scheduler.requests)
         assert len(scheduler.running) <= scheduler.max_num_running_reqs
+        self.check_queue()
         # With --scheduling-policy priority a plan cannot choose who waits first, and may find out by an empty step.
         most = int(scheduler.policy.value == "priority")
         assert scheduler.sarathi._adapter.idle_turns <= most, (
             "work was there, and a policy of ours held it back"
         )
+
+    def check_queue(self) -> None:
+        """The columns by which prompts are ranked hold just those that wait, with all they have to compute."""
+        scheduler, table = self.scheduler, self.scheduler.sarathi._table
+        prompts = table.prompts.take(())
+        held = {table.row_at(slot).request_id: slot for slot in prompts.slots.tolist()}
+        waiting = {request.request_id: request for request in scheduler.waiting}
+        assert set(held) == set(waiting)
+        left = dict(zip(prompts.slots.tolist(), prompts.left_tokens.tolist(), strict=True))
+        for name, request in waiting.items():
+            assert left[held[name]] == request.num_tokens
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sarathi_plugin.core import NS_PER_MS, Chunk, StepShape
@@ -15,7 +15,8 @@ from sarathi_plugin.policies.sizing import (
     Sizes,
     added_misses,
     candidates,
-    cheapest,
+    fastest,
+    least_harm,
     sizes_within,
     with_prompts,
 )
@@ -101,21 +102,36 @@ def test_added_misses_are_counted_as_the_index_counts_them(
     assert found == [missed(t) - missed(alone) for t in times]
 
 
-@settings(max_examples=200)
-@given(
-    data=st.lists(
-        st.tuples(st.integers(1, 500), st.integers(1, 500), st.integers(0, 5)), min_size=1, max_size=12
-    ),
-    loss=st.floats(0, 1),
+SIZED = st.lists(
+    st.tuples(st.integers(1, 500), st.integers(1, 500), st.integers(0, 3)), min_size=1, max_size=12
 )
-def test_no_candidate_is_cheaper_per_token_than_the_cheapest(data: list[tuple[int, int, int]], loss: float):
+
+
+def sized(data: list[tuple[int, int, int]]) -> tuple[Sizes, list[int]]:
     tokens = list(accumulate(step for step, _, _ in data))
     times = list(accumulate(float(more) for _, more, _ in data))
-    harm = [float(h) for _, _, h in data]
-    best = cheapest(Sizes(tokens, times), harm, loss)
-    prices = [(loss * took + cost) / count for took, cost, count in zip(times, harm, tokens, strict=True)]
-    assert prices[best] == min(prices)
-    assert all(price > prices[best] for price in prices[best + 1 :])
+    return Sizes(tokens, times), [late for _, _, late in data]
+
+
+@given(data=SIZED)
+def test_the_fastest_is_the_best_rate_among_those_that_make_nobody_late(data: list[tuple[int, int, int]]):
+    sizes, added = sized(data)
+    best = fastest(sizes, added)
+    harmless = [i for i, late in enumerate(added) if not late]
+    if not harmless:
+        assert best is None
+        return
+    per_token = [took / count for took, count in zip(sizes.times_ns, sizes.tokens, strict=True)]
+    assert added[best] == 0
+    assert per_token[best] == min(per_token[i] for i in harmless)
+    assert all(per_token[i] > per_token[best] for i in harmless if i > best)
+
+
+@given(data=SIZED)
+def test_the_least_harm_is_per_token_and_the_smallest_of_equals(data: list[tuple[int, int, int]]):
+    sizes, added = sized(data)
+    prices = [late / count for late, count in zip(added, sizes.tokens, strict=True)]
+    assert least_harm(sizes, added) == prices.index(min(prices))
 
 
 def test_the_machine_of_these_tests_costs_what_they_assume():

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.sizing import MISS, TILES, added_misses, candidates, cheapest, sizes_within
+from sarathi_plugin.policies.sizing import TILES, added_misses, candidates, fastest, least_harm, sizes_within
 from sarathi_plugin.policies.urgency import AGEING, loss_if_delayed, overdue_first
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 TYPICAL = 512
 """Chunk by which the time per prompt token is judged."""
+
+BANKING = 0.8
+"""Decodes gain slack in a step of their own that is shorter than this share of D_d."""
 
 FRONT = 64
 """So many waiting prompts, the most urgent ones, are put in order."""
@@ -75,7 +78,7 @@ class Sarathi(Policy):
         waiting = [view.row(slot) for slot in prompts.slots[ranked[ranked >= held][:FRONT]].tolist()]
         overtakes = bool(prefills and waiting) and int(ranked[0]) >= held and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served, float(loss.sum()) / wait_ns)
+        chunk, limit, available = self._chunk(view, served)
         crowded = self._crowded(view, prefills, waiting, chunk if overtakes else 0)
         skip = overtakes and not crowded and chunk > 0
         return StepPlan(
@@ -132,9 +135,7 @@ class Sarathi(Policy):
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
         return view.decodes > 0 and left < self.headroom * view.total_blocks
 
-    def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], loss_per_ns: float
-    ) -> tuple[int, str, int | None]:
+    def _chunk(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[int, str, int | None]:
         """(prompt tokens, what bound them, time they may take) of this step."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
@@ -149,13 +150,22 @@ class Sarathi(Policy):
             limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
-        harm = [0.0] * len(sizes.tokens)
+        added = [0] * len(sizes.tokens)
         if view.decodes and self.slo == "deadline":
-            alone_ns = view.model.predict_ns(view.decode_shape)
-            harm = [MISS * missed for missed in added_misses(view, alone_ns, sizes.times_ns)]
-        best = cheapest(sizes, harm, loss_per_ns)
+            added = added_misses(view, view.model.predict_ns(view.decode_shape), sizes.times_ns)
+        best = fastest(sizes, added)
+        if best is None:
+            if self._banks(view):
+                return 0, "banking", round(limit_ns)
+            return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:
             limit = "engine" if tokens[-1] == room else "prompts"
         elif best < len(sizes.tokens) - 1:
-            limit = "slack" if harm[-1] else "tile"
+            limit = "slack" if added[-1] else "tile"
         return sizes.tokens[best], limit, round(limit_ns)
+
+    @staticmethod
+    def _banks(view: StepView) -> bool:
+        """Whether a step of the decodes alone leaves them more slack than they had: prompts may then wait for it."""
+        alone_ns = view.model.predict_ns(view.decode_shape)
+        return alone_ns < BANKING * view.min_decode_tbt_ns and not view.previous_empty

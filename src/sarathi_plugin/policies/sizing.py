@@ -1,8 +1,7 @@
-"""How many prompt tokens a step carries: candidates, what each would cost, the cheapest per token. Pure functions."""
+"""How many prompt tokens a step carries: candidates, how long each takes, whom it makes late. Pure functions."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,15 +13,21 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.core import RequestRow, StepShape, StepTimeModel, StepView
 
-TILES = (*range(64, 512, 64), *range(512, 1024, 128), *range(1024, 2048, 256), *range(2048, 16385, 1024))
+TILES = (
+    16,
+    32,
+    48,
+    *range(64, 512, 64),
+    *range(512, 1024, 128),
+    *range(1024, 2048, 256),
+    *range(2048, 16385, 1024),
+)
 """Totals of a step worth considering. A matrix product works in tiles: a few tokens over the edge cost as much as
-a full one (256 to 264 tokens: +36 % on an A100), so steps end on edges."""
+a full one (256 to 264 tokens: +36 % on an A100), so steps end on edges. The smallest count where a token takes
+milliseconds, as on CPUs."""
 
 ENDS = 4
 """Chunks that just finish the first so many prompts are candidates too."""
-
-MISS = 1.0
-"""What a deadline that the step makes a decode miss costs, in requests: so much that no prompt is worth one."""
 
 
 class Sizes(NamedTuple):
@@ -89,15 +94,20 @@ def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> 
     return found
 
 
-def cheapest(sizes: Sizes, harm: Sequence[float], loss_per_ns: float) -> int:
-    """Index of the chunk that costs least per prompt token, the larger of equals.
+def fastest(sizes: Sizes, added: Sequence[int]) -> int | None:
+    """Index of the chunk that takes least time per prompt token among those that make no decode late, None without any.
 
-    A step of time T with c prompt tokens costs the queue loss_per_ns x T and the decodes ``harm``: each token of
-    backlog pays (loss_per_ns T + harm) / c. Without harm that is the fastest way through the backlog.
+    The larger of equals: the fastest way through the backlog that costs nobody anything.
     """
-    best, found = math.inf, 0
-    for i, (count, took, cost) in enumerate(zip(sizes.tokens, sizes.times_ns, harm, strict=True)):
-        price = (loss_per_ns * took + cost) / count
-        if price <= best:
-            best, found = price, i
-    return found
+    rates = [
+        (took / count, -count, i)
+        for i, (count, took, late) in enumerate(zip(sizes.tokens, sizes.times_ns, added, strict=True))
+        if not late
+    ]
+    return min(rates)[2] if rates else None
+
+
+def least_harm(sizes: Sizes, added: Sequence[int]) -> int:
+    """Index of the chunk that makes decodes miss least per prompt token, the smaller of equals."""
+    prices = [(late / count, i) for i, (count, late) in enumerate(zip(sizes.tokens, added, strict=True))]
+    return min(prices)[1]

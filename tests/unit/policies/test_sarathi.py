@@ -79,6 +79,21 @@ def test_no_prompt_however_urgent_is_worth_a_miss():
     assert chunk_of(EXACT, [110.0] * 90, [make_row("now", tokens=3000, due_ms=50)]) == (86, "slack")
 
 
+def test_prompts_wait_while_every_chunk_would_make_a_decode_late_and_slack_grows():
+    plan = SARATHI.plan(make_view([20.2] * 10, LONG))
+    assert (plan.budget, plan.limit) == (10, "banking")
+    assert (plan.skip_decodes, plan.skip_prefills) == (False, False)
+    assert chunk_of(SARATHI, [20.6] * 10, LONG) == (6, "slack")  # 16 tokens in all
+
+
+def test_where_slack_cannot_grow_prompts_go_on_at_least_harm():
+    """Decodes of 20 ms against a D_d of 24 ms."""
+    chunk, limit = chunk_of(SARATHI, [20.2] * 10, LONG, tbt_ms=24.0)
+    assert limit == "floor"
+    assert chunk > 0
+    assert chunk_of(SARATHI, [20.2] * 10, LONG, previous_empty=True)[1] == "floor"
+
+
 def test_gap_mode_gives_every_step_one_period_whatever_was_banked():
     for due in (-500.0, 5.0, 100.0, 5000.0):
         assert chunk_of(Sarathi(slo="gap", tiles=False), [due] * 10, LONG) == (790, "gap")
@@ -113,8 +128,9 @@ def test_a_chunk_ends_with_the_work_there_is():
 
 
 def test_a_prompt_token_that_takes_longer_than_any_slack_is_computed_all_the_same():
-    chunk, _ = chunk_of(SARATHI, [100.0], LONG, model=LinearModel(token_ms=1000))
-    assert chunk == 63
+    slow = LinearModel(token_ms=1000)
+    assert chunk_of(SARATHI, [100.0], LONG, model=slow, previous_empty=True) == (15, "floor")
+    assert chunk_of(SARATHI, (), LONG, model=slow) == (16, "idle cap")
 
 
 def test_speculative_tokens_count_as_decode_tokens():
