@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.vllm, pytest.mark.server]
 
 SLOW = pytest.mark.slow
-# Blocks of 128 tokens: room for six of these requests at their full length. Eight start at once, so some are preempted.
+# Blocks of 128 tokens: the prompts of the eight that start at once fill them, so answers that grow push others out.
 ARGS = (
-    "--enable-prefix-caching", "--num-gpu-blocks-override", "40", "--max-model-len", "2048", "--max-num-seqs", "8",
+    "--enable-prefix-caching", "--num-gpu-blocks-override", "24", "--max-model-len", "2048", "--max-num-seqs", "8",
     "--max-num-batched-tokens", "512",
 )  # fmt: skip
 

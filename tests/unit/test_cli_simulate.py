@@ -106,15 +106,17 @@ main()
 """
 
 
-@pytest.mark.parametrize("arguments", [("simulate", "chat"), ("replay", "none.jsonl.gz")])
+@pytest.mark.parametrize("arguments", [("simulate", "sharegpt-like"), ("replay", "run.jsonl.gz")])
 def test_without_vllm_a_simulation_says_what_is_missing(tmp_path: Path, arguments: tuple[str, ...]):
+    recording = tmp_path / "run.jsonl.gz"
+    recording.write_bytes(gzip.compress(b""))
     argv = [sys.executable, "-c", WITHOUT_VLLM, *arguments]
     done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 2, done.stderr
     assert done.stderr in {
         f"This needs {name}: pip install 'sarathi-plugin[simulate,vllm]'.\n" for name in ("torch", "vllm")
     }
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [recording]
 
 
 KNOWN = ", ".join(shipped_profiles())

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.core import StepView
 
-OURS = {"sarathi", "sarathi-static", "vllm", "orca", "prefill-first", "request-level", "alternate"}
+OURS = {
+    "sarathi", "sarathi-static", "vllm", "niyama", "orca", "prefill-first", "request-level", "alternate",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def prefill_curve(profile: StepTimeProfile) -> CurveFile:
             shape = StepShape(0, 0, 0, chunk, chunk * (start + chunk / 2))
             total += model.predict_ns(shape) / NS_PER_S + profile.host_s
         points.append((tokens, round(total + profile.frontend_s, 6)))
-    c0, c1, c2 = fit_curve(points)
+    # Rounded: the last digits of a least-squares fit depend on the processor, and a curve is known by its hash.
+    c0, c1, c2 = (float(f"{value:.9g}") for value in fit_curve(points))
     return CurveFile(
         c0_s=c0,
         c1_s_per_token=c1,
