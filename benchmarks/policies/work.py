@@ -24,20 +24,23 @@ if TYPE_CHECKING:
 
 COARSE_REQUESTS, COARSE_RESOLUTION, COARSE_STEP = 250, 0.1, 1.6
 FINE_RESOLUTION, FINE_STEP = 0.02, 1.06
-CODE = (
+STOCK_CODE = (
     "core.py",
     "deadlines.py",
     "config.py",
-    "policies",
-    "engine",
-    "simulate",
-    "steptime",
-    "workload",
-    "telemetry",
     "data",
+    "load/summary.py",
+    "load/targets.py",
     "search",
+    "simulate",
+    "steptime/machine.py",
+    "steptime/profile.py",
+    "workload",
 )
-"""What a result depends on: when any of it changes, results are computed anew."""
+"""What results of stock vLLM and bounds depend on: when any of it changes, they are computed anew."""
+
+CODE = (*STOCK_CODE, "engine", "plugins.py", "policies", "steptime", "telemetry", "tolerance.py")
+"""The same of arms that are ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +138,13 @@ class Store:
         if not path.is_file():
             return None
         data: dict[str, Any] = json.loads(path.read_text())
-        return data["result"] if data["code"] == code_digest() and data["job"] == describe(job) else None
+        return data["result"] if data["code"] == digest_of(job) and data["job"] == describe(job) else None
 
     def put(self, job: Job, result: dict[str, Any]) -> None:
         """Keep a result."""
         path = self._folder / job.file
         part = path.with_suffix(".part")
-        part.write_text(json.dumps({"job": describe(job), "code": code_digest(), "result": result}))
+        part.write_text(json.dumps({"job": describe(job), "code": digest_of(job), "result": result}))
         part.replace(path)
 
 
@@ -154,12 +157,17 @@ def describe(job: Job) -> dict[str, Any]:
     return found
 
 
+def digest_of(job: Job) -> str:
+    """Of the code that a job's result depends on."""
+    return code_digest(STOCK_CODE if job.arm.fixed or job.kind == "bound" else CODE)
+
+
 @cache
-def code_digest() -> str:
+def code_digest(names: tuple[str, ...] = CODE) -> str:
     """Twelve hex digits that change with anything the results depend on."""
     root = Path(sarathi_plugin.__file__).parent
     digest = hashlib.sha256()
-    for name in CODE:
+    for name in names:
         path = root / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.suffix in (".py", ".json"):

@@ -41,10 +41,13 @@ def sweep(
     gc.collect()
     gc.freeze()  # forked processes then share what is there: their collections do not touch it
     context = multiprocessing.get_context("fork")
-    with context.Pool(count) as pool:
-        numbered = pool.imap_unordered(partial(_numbered, work), list(enumerate(jobs)))
-        for number, result in numbered:
-            yield jobs[number], result
+    try:
+        with context.Pool(count) as pool:
+            numbered = pool.imap_unordered(partial(_numbered, work), list(enumerate(jobs)))
+            for number, result in numbered:
+                yield jobs[number], result
+    finally:
+        gc.unfreeze()  # or what stays frozen is reported as leaked when Python ends
 
 
 def _numbered(work: Callable[[Job], Result], numbered: tuple[int, Job]) -> tuple[int, Result]:
