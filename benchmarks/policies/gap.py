@@ -82,7 +82,10 @@ def measure(store: Store, cells: list[Cell], options: argparse.Namespace) -> lis
         runs: dict[str, Runs] = {}
         for job in some:
             runs.setdefault(job.arm.name, []).append(found[job])
-        rows.append({"cell": cell.name, "share": share, "load": some[0].load, **compare(runs)})
+        rates = {name: round(rate, 4) for name, rate in capacity[cell].items()}
+        rows.append(
+            {"cell": cell.name, "share": share, "load": some[0].load, "capacity": rates, **compare(runs)}
+        )
     rows += [
         {"cell": cell.name, "verdict": "nobody holds"} for cell in cells if not base_load(capacity[cell])
     ]
