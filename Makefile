@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
-	bench-policies-quick bench-policies bench-policies-full bench-bound system-packages wheel clean
+	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-bound system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -83,6 +83,12 @@ bench-policies: setup  ## the same: 12 balanced cells, 3 seeds of 1,000 requests
 
 bench-policies-full: setup  ## the same: all 72 cells
 	PYTHONPATH=benchmarks $(BIN)/python -m policies --set full $(ARGS)
+
+bench-ablation: setup  ## what each ingredient of sarathi is worth, on the same cells; can be resumed
+	PYTHONPATH=benchmarks $(BIN)/python -m policies.ablation --set balanced $(ARGS)
+
+bench-gap: setup  ## sarathi in gap mode against the best fixed budget: P99 TBT and TTFT; can be resumed
+	PYTHONPATH=benchmarks $(BIN)/python -m policies.gap --set balanced $(ARGS)
 
 bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
 	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)

@@ -18,7 +18,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +30,9 @@ from policies.cells import SETS, TEST_SEED, Cell
 from policies.table import Bench, best_single, markdown, summarise
 from policies.work import Job, Store, code_digest, first_guess, run
 from sarathi_plugin.simulate.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RESULTS = HERE / "results"
 KEPT_FIXED, KEPT_BASELINES = 3, 1
@@ -63,8 +66,8 @@ def main() -> None:
     (RESULTS / f"{name}.md").write_text(text)
 
 
-def parse() -> argparse.Namespace:
-    """The options."""
+def parse(more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
+    """The options; ``more(parser)`` adds those of another bench over the same cells."""
     parser = argparse.ArgumentParser(prog="python -m policies", description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=SETS, default="balanced")
     parser.add_argument("--split", choices=("train", "test"), default="train")
@@ -72,6 +75,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("out/bench-policies"))
+    if more is not None:
+        more(parser)
     return parser.parse_args()
 
 
@@ -103,13 +108,17 @@ def arms_of(cell: Cell, which: str) -> list[Arm]:
 
 
 def work_off(
-    store: Store, jobs: list[Job], what: str, options: argparse.Namespace
-) -> dict[Job, dict[str, Any]]:
-    """Results of all jobs, those from before included; shows progress."""
+    store: Store,
+    jobs: list[Any],
+    what: str,
+    options: argparse.Namespace,
+    unit: Callable[[Any], dict[str, Any]] = run,
+) -> dict[Any, dict[str, Any]]:
+    """Results of all jobs, those from before included; shows progress. unit: what computes one, like ``run`` a Job."""
     found = {job: result for job in jobs if (result := store.get(job)) is not None}
     missing = [job for job in jobs if job not in found]
     begin = time.monotonic()
-    for done, (job, result) in enumerate(sweep(run, missing, workers=options.workers), 1):
+    for done, (job, result) in enumerate(sweep(unit, missing, workers=options.workers), 1):
         store.put(job, result)
         found[job] = result
         left = (time.monotonic() - begin) / done * (len(missing) - done)

@@ -52,8 +52,13 @@ FIXED = [Arm(f"fixed-{budget}", STOCK, budget) for budget in BUDGETS]
 FIXED_PRIORITY = [Arm(f"fixed-{budget}-priority", STOCK, budget, priority=True) for budget in BUDGETS]
 NIYAMA = Arm("niyama", "niyama")
 BASELINES = [
-    Arm(name, name) for name in ("sarathi-static", "prefill-first", "orca", "request-level", "alternate")
+    *(Arm(name, name) for name in ("sarathi-static", "prefill-first", "orca", "request-level", "alternate")),
+    Arm("fair-batching", "fair-batching"),
+    Arm("p-pas", "p-pas"),
+    *(Arm(f"p-pas-{cap}", "p-pas", policy={"cap": cap}) for cap in (256, 512)),
 ]
+"""P-PAS leaves its budgets to a person and was published for longer prompts: smaller ones compete too."""
+
 FLAGSHIP = Arm(OURS, OURS)
 
 

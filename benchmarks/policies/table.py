@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policies.arms import FIXED, FLAGSHIP, NIYAMA, default_arm
+from policies.arms import BASELINES, FIXED, FLAGSHIP, NIYAMA, default_arm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +18,7 @@ T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 
 """Student's t for a two-sided 95 % interval, by degrees of freedom."""
 
 FIXED_NAMES = {arm.name for arm in FIXED}
+BASELINE_NAMES = {arm.name for arm in BASELINES}
 Seeds = dict[int, dict[str, Any]]
 
 
@@ -92,6 +93,7 @@ def summarise(
             "versus_best_single": mean_of("versus_best_single"),
             "versus_best_priority": mean_of("versus_best_priority"),
             "versus_niyama": mean_of("versus_niyama"),
+            "versus_best_baseline": mean_of("versus_best_baseline"),
             "bound_over_ours": geometric(
                 row["bound"] / row["ours"] for row in rows if row["ours"] and math.isfinite(row["bound"])
             ),
@@ -119,6 +121,9 @@ def row_of(
     best = best_fixed(fine)
     ours = fine[FLAGSHIP.name]
     against = lambda name: paired(ours, fine[name]) if name in fine else None  # noqa: E731
+    baseline = max(
+        sorted(BASELINE_NAMES & fine.keys()), key=lambda name: mean_capacity(fine[name]), default=""
+    )
     priority = [name for name in fine if name.endswith("-priority")]
     best_priority = max(priority, key=lambda name: mean_capacity(fine[name])) if priority else None
     return {
@@ -132,6 +137,8 @@ def row_of(
         "versus_default": against(default_arm(cell)),
         "versus_best_single": against(single),
         "versus_niyama": against(NIYAMA.name),
+        "best_baseline": baseline,
+        "versus_best_baseline": against(baseline),
         "coarse": {name: round(rate, 4) for name, rate in coarse.items()},
         "fine": {name: [round(s["capacity"], 4) for s in found.values()] for name, found in fine.items()},
         "limit": next(iter(ours.values()))["limit"],
@@ -165,8 +172,8 @@ def markdown(summary: dict[str, Any]) -> str:
         "Ratio: paired over seeds, with its 95 % interval.",
         "",
         "| cell | best fixed | its capacity | sarathi | ratio | interval | default | priority | niyama | "
-        "failures at 5 % | bound | limit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "baseline | failures at 5 % | bound | limit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary["cells"]:
         versus, over = row["versus_best_fixed"], row["overload"]
@@ -176,17 +183,20 @@ def markdown(summary: dict[str, Any]) -> str:
             f"| {row['cell']} | {row['best_fixed'] or 'none'} | {row['best_fixed_capacity']:.3f} | {row['ours']:.3f} | "
             f"{ratio('versus_best_fixed')} | {interval} | {ratio('versus_default')} | "
             f"{ratio('versus_best_priority')} | {ratio('versus_niyama')} | "
+            f"{ratio('versus_best_baseline')} ({row['best_baseline'] or 'none'}) | "
             + (f"{over['ours']:.1%} ({over['fixed']:.1%}) | " if over else "- | ")
             + f"{row['bound']:.3f} | {row['limit']} |"
         )
     means = summary["geometric_mean"]
     lines += [
         "",
-        "Columns default, priority, niyama: sarathi's capacity over theirs. Geometric means: against the best fixed "
+        "Columns default, priority, niyama, baseline (the best other one): sarathi's capacity over theirs. "
+        "Geometric means: against the best fixed "
         f"budget of each cell {means['versus_best_fixed']}; against the best single budget "
         f"({summary['best_single']}) {means['versus_best_single']}; against vLLM's default "
         f"{means['versus_default']}; in mixed cells against the best budget with vLLM's priorities "
-        f"{means['versus_best_priority']}; against niyama {means['versus_niyama']}; failed requests over the best "
+        f"{means['versus_best_priority']}; against niyama {means['versus_niyama']}; against the best "
+        f"other baseline {means['versus_best_baseline']}; failed requests over the best "
         f"fixed budget's {means['failures']}; the bound over sarathi {means['bound_over_ours']}. "
         f"Worst cell: {summary['worst']}.",
     ]

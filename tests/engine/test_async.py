@@ -98,7 +98,7 @@ def watch(config: Any, spy: Spy, listener: Listener) -> Engine:
 
 
 @MODES
-@pytest.mark.parametrize("policy", ["vllm", "sarathi", "alternate"])
+@pytest.mark.parametrize("policy", ["vllm", "sarathi", "alternate", "fair-batching"])
 def test_measured_step_times_are_the_device_s(
     config_for: Callable[..., Any], asynchronous: bool, policy: str
 ) -> None:

@@ -154,6 +154,9 @@ NONSENSE: dict[str, Callable[[Any], Any]] = {
     "skip all": lambda view: StepPlan(skip_decodes=True, skip_prefills=True),
     "skip prompts": lambda view: StepPlan(skip_prefills=True),
     "skip decodes": lambda view: StepPlan(skip_decodes=True),
+    "skip decodes that are not there": lambda view: StepPlan(skip_some=(0, 10**6)),
+    "skip every decode by name": lambda view: StepPlan(skip_some=range(view.decodes)),
+    "skip one decode twice": lambda view: StepPlan(skip_some=(0, 0) if view.decodes else ()),
     "hold everything": lambda view: StepPlan(
         budget=0, skip_decodes=True, skip_prefills=True, max_running=0, whole_prompts=True
     ),
@@ -195,7 +198,18 @@ def test_whole_prompts_that_fit_in_no_step_are_split_rather_than_never_served(
 
 
 @pytest.mark.parametrize(
-    "policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"]
+    "policy",
+    [
+        "sarathi",
+        "sarathi-static",
+        "niyama",
+        "fair-batching",
+        "p-pas",
+        "orca",
+        "prefill-first",
+        "request-level",
+        "alternate",
+    ],
 )
 def test_a_policy_keeps_its_hands_off_what_it_was_not_given(
     serve: Callable[..., Engine], policy: str
@@ -295,7 +309,18 @@ def test_an_unknown_class_gets_the_default_and_is_counted(config_for: Callable[.
 
 @MODES
 @pytest.mark.parametrize(
-    "policy", ["sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate"]
+    "policy",
+    [
+        "sarathi",
+        "sarathi-static",
+        "niyama",
+        "fair-batching",
+        "p-pas",
+        "orca",
+        "prefill-first",
+        "request-level",
+        "alternate",
+    ],
 )
 def test_requests_beyond_the_table_are_served_unmeasured(
     serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, policy: str, asynchronous: bool

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vllm
 
-POLICIES = ("vllm", "sarathi", "sarathi-static", "orca", "prefill-first", "request-level", "alternate")
+POLICIES = (
+    "vllm", "sarathi", "sarathi-static", "fair-batching", "p-pas", "orca", "prefill-first", "request-level",
+    "alternate",
+)  # fmt: skip
 LOOPS = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 SCARCE = {"num_gpu_blocks_override": 80, "max_model_len": 1024}
 

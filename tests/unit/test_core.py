@@ -90,8 +90,8 @@ def test_fluidity_of_a_timeline_and_a_failure_without_deadlines_is_zero(
 
 def test_the_default_plan_touches_no_lever():
     assert StepPlan() == StepPlan(
-        budget=None, prefills=None, waiting=None, skip_decodes=False, skip_prefills=False, max_running=None,
-        whole_prompts=False,
+        budget=None, prefills=None, waiting=None, skip_decodes=False, skip_prefills=False, skip_some=(),
+        max_running=None, whole_prompts=False,
     )  # fmt: skip
 
 

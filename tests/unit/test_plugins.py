@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sarathi_plugin.core import StepView
 
 OURS = {
-    "sarathi", "sarathi-static", "vllm", "niyama", "orca", "prefill-first", "request-level", "alternate",
+    "sarathi", "sarathi-static", "vllm", "niyama", "fair-batching", "p-pas", "orca", "prefill-first", "request-level",
+    "alternate",
 }  # fmt: skip
 
 

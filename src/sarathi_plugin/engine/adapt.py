@@ -99,9 +99,7 @@ class Adapter:
         view.min_decode_tbt_ns = self._min_tbt_ns or 1
         if self._scheduler.num_spec_tokens:
             view.decode_context = sum([request.num_computed_tokens for request in decodes])
-            view.decode_tokens = sum(
-                r.num_tokens_with_spec + r.num_output_placeholders - r.num_computed_tokens for r in decodes
-            )
+            view.decode_tokens = sum(map(self._due_tokens, decodes))
         else:
             view.decode_tokens = len(decodes)
         view.decode_deadline_ns, view.decode_tbt_ns = table.deadline_ns[self._slots], self._tbt_ns
@@ -144,9 +142,11 @@ class Adapter:
         if self.idle_turns > 1:  # nor did the budget let anybody run: a stock step
             return self._budget
         hold_back = not self.idle_turns  # whatever a policy wants, somebody runs after an empty step
+        some = self._chosen(plan.skip_some) if plan.skip_some and hold_back else []
         budget = self._budget
         if plan.budget is not None:
-            budget = max(1, min(self._budget, max(int(plan.budget), view.decode_tokens)))
+            need = view.decode_tokens - sum(map(self._due_tokens, some))
+            budget = max(1, min(self._budget, max(int(plan.budget), need)))
             scheduler.max_num_scheduled_tokens = budget
         if plan.max_running is not None and hold_back:
             floor = len(scheduler.running) if self._gate == "max_num_running_reqs" else 0
@@ -160,6 +160,10 @@ class Adapter:
         if plan.skip_decodes and hold_back:
             self._skip(self._decodes)
             self._decodes = []  # their context does not grow: read it anew
+        elif some:
+            self._skip(some)
+            view.decode_context -= sum(request.num_computed_tokens for request in some)
+            self._decodes = []
         if plan.skip_prefills and hold_back:
             self._skip(self._prefills.values())
         return budget
@@ -198,6 +202,19 @@ class Adapter:
                 rest.append(request)
         queue.clear()
         queue.extend([*(request for request in first.values() if request is not None), *rest])
+
+    def _chosen(self, places: Iterable[int]) -> list[Any]:
+        """The decodes at these places of the view's columns, which hold the tracked ones."""
+        tracked = [request for request in self._decodes if request.request_id in self._table.rows]
+        return [tracked[place] for place in dict.fromkeys(places)]
+
+    def _due_tokens(self, request: Any) -> int:
+        """Tokens a decode would take in this step."""
+        if not self._scheduler.num_spec_tokens:
+            return 1
+        return int(
+            request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
+        )
 
     def _skip(self, requests: Any) -> None:
         # schedule() first advances current_step, then leaves out whoever is not yet eligible.

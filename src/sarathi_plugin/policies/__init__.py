@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.policies.alternate import Alternate
+from sarathi_plugin.policies.fair_batching import FairBatching
 from sarathi_plugin.policies.niyama import Niyama
 from sarathi_plugin.policies.orca import Orca
+from sarathi_plugin.policies.p_pas import PrefillPressure
 from sarathi_plugin.policies.prefill_first import PrefillFirst
 from sarathi_plugin.policies.request_level import RequestLevel
 from sarathi_plugin.policies.sarathi import Sarathi
@@ -26,6 +28,8 @@ def register_policies(register: Callable[[str, type[Policy]], None]) -> None:
     register("sarathi", Sarathi)
     register("sarathi-static", SarathiStatic)
     register("niyama", Niyama)
+    register("fair-batching", FairBatching)
+    register("p-pas", PrefillPressure)
     register("vllm", Stock)
     register("orca", Orca)
     register("prefill-first", PrefillFirst)

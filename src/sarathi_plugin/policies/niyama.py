@@ -2,7 +2,9 @@
 
 Equations and constants are those of the paper and its artifact. What the artifact gets wrong is not copied:
 throughput for relegation comes from the step-time model instead of an average over mixed steps, and relegated
-prompts are looked at anew in every step. The step-time model is ours.
+prompts are looked at anew in every step. The step-time model is ours, and so are the deadlines: the artifact's are one
+target period later and never restart. A completion deadline of a class does not count here. A waiting prompt that
+overtakes those under way has the step to itself and others that wait; in the artifact whoever comes next gets the rest.
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ class Niyama(Policy):
         }
         prefills = self._ranked(view.prefills, frozenset())
         waiting = self._ranked(waiting, relegated)
-        chunk, limit, slack = self._chunk(view, prefills or waiting)
         skip = bool(prefills and waiting) and self._overtakes(waiting[0], prefills[0], relegated, view)
+        chunk, limit, slack = self._chunk(view, waiting if skip else prefills or waiting)
         return StepPlan(
             budget=view.decode_tokens + chunk,
             limit=limit,

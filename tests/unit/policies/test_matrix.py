@@ -147,7 +147,12 @@ def test_whoever_is_skipped_is_skipped_for_somebody_with_a_reason(policy: Policy
             assert view.has_prefill_work
         if plan.skip_prefills:
             assert view.decodes or view.waiting_count
-        assert bool(plan.reason) or not (plan.skip_decodes or plan.skip_prefills)
+        if plan.skip_some:
+            assert view.has_prefill_work
+            assert plan.budget > view.decode_tokens - len(plan.skip_some) or view.decode_tokens > view.decodes
+            assert len(set(plan.skip_some)) == len(plan.skip_some) < view.decodes
+            assert set(plan.skip_some) <= set(range(view.decodes))
+        assert bool(plan.reason) or not (plan.skip_decodes or plan.skip_prefills or plan.skip_some)
 
 
 @each_policy
@@ -164,6 +169,7 @@ def test_after_an_empty_step_nothing_is_held_back(policy: Policy):
     for view in filter(lambda view: view.previous_empty, RANDOM_VIEWS):
         plan = policy.plan(view)
         assert not plan.skip_decodes
+        assert not plan.skip_some
         assert not plan.skip_prefills
         room = view.max_tokens - view.decode_tokens
         if view.has_prefill_work and room > 0 and not view.decodes:
@@ -198,6 +204,7 @@ def test_a_policy_that_coasts_plans_the_same_as_long_as_nobody_brings_a_prompt(n
     for view in plain:
         first = policy.plan(view)
         assert not first.skip_decodes
+        assert not first.skip_some
         for steps in (1, 2, 3, 50):
             assert policy.plan(steps_later(view, steps)) == first
 

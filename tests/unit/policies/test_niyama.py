@@ -74,6 +74,16 @@ def test_a_more_urgent_arrival_takes_the_next_chunk_from_one_under_way():
     assert not NIYAMA.plan(make_view([500.0], [urgent], [under_way])).skip_prefills
 
 
+def test_the_context_that_counts_is_that_of_the_prompt_that_goes_first():
+    deep = make_row("deep", tokens=8000, computed=7000, due_ms=9_000)
+    urgent = make_row("urgent", tokens=1600, due_ms=900)
+    model = LinearModel(token_ms=0.001, pair_ms=0.0001)
+    alone = NIYAMA.plan(make_view([200.0], [deep], (), model=model, **AMPLE))
+    overtaken = NIYAMA.plan(make_view([200.0], [deep], [urgent], model=model, **AMPLE))
+    assert overtaken.skip_prefills
+    assert alone.budget < overtaken.budget == 1536  # 1.2 x (11 + 1.5 + 118 ms) fits 200, 1.2 x 172 does not
+
+
 def test_its_settings():
     assert Niyama.from_settings(Settings(scheduler="niyama", policy={"alpha": 0.001})) == Niyama(alpha=0.001)
     with pytest.raises(ConfigError):

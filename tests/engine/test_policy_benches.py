@@ -1,0 +1,130 @@
+"""The benches of policies: variants that are known, results kept apart, and what the gap bench concludes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sarathi_plugin.core import NS_PER_MS, RequestTimeline
+
+pytestmark = pytest.mark.vllm
+
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+MS = NS_PER_MS
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # what the commands add for themselves goes again
+
+
+def test_every_ablation_is_a_setting_the_flagship_knows_and_changes_it():
+    from policies.ablation import VARIANTS, variant_arm
+    from policies.arms import BASELINES, FIXED, FIXED_PRIORITY, FLAGSHIP, NIYAMA
+
+    from sarathi_plugin.config import Settings
+    from sarathi_plugin.policies.sarathi import Sarathi
+
+    arms = [variant_arm(name) for name in VARIANTS]
+    for arm in arms:
+        assert Sarathi.from_settings(Settings(policy=arm.policy)) != Sarathi()
+    names = [arm.name for arm in [*arms, *BASELINES, *FIXED, *FIXED_PRIORITY, FLAGSHIP, NIYAMA]]
+    assert len(set(names)) == len(names)
+    assert not any("/" in name or " " in name for name in names)
+
+
+def test_arms_that_differ_in_settings_alone_are_different_jobs_with_results_of_their_own(tmp_path: Path):
+    from policies.arms import Arm
+    from policies.cells import BALANCED
+    from policies.work import Job, Store
+
+    arms = [Arm("a", "p-pas", policy={"cap": 256}), Arm("a", "p-pas", policy={"cap": 512})]
+    first, second = (Job("fine", BALANCED[0], arm, 0, 100, 1.0) for arm in arms)
+    assert first != second
+    assert len({first: 1, second: 2}) == 2
+    store = Store(tmp_path)
+    store.put(first, {"capacity": 1.0})
+    assert store.get(first) == {"capacity": 1.0}
+    assert store.get(second) is None  # even under one name a result is never taken for another's
+    assert store.get(Job("fine", BALANCED[0], arms[0], 0, 100, 2.0)) == {"capacity": 1.0}
+
+
+def test_gap_figures_at_two_loads_are_kept_apart(tmp_path: Path):
+    from policies.cells import BALANCED
+    from policies.gap import GAP
+    from policies.gap_work import GapJob, at_load
+    from policies.work import Store
+
+    search = GapJob("gap-capacity", BALANCED[0], GAP, 0, 100, 0.0)
+    low, high = (at_load(search, GAP, 0, load) for load in (1.0, 1.5))
+    assert len({search.file, low.file, high.file}) == 3
+    store = Store(tmp_path)
+    store.put(low, {"holds": True})
+    assert store.get(low) == {"holds": True}
+    assert store.get(high) is None
+
+
+def timeline(
+    gaps_ms: list[float], slo: str = "standard", tbt_ms: int = 50, ttft_ms: int = 100
+) -> RequestTimeline:
+    times = [ttft_ms * MS]
+    for gap in gaps_ms:
+        times.append(times[-1] + round(gap * MS))
+    return RequestTimeline(
+        "r", "simulator", slo, 0, 0, 10 * MS, tuple(times), times[-1], "finished", 10, tbt_ms * MS, 0, 0, "c",
+        1, 0,
+    )  # fmt: skip
+
+
+def test_p99_is_over_all_tokens_and_every_class_counts_by_its_own_target():
+    from policies.gap_work import figures
+
+    good = figures([timeline([40.0] * 199), timeline([40.0] * 199 + [500.0])])
+    assert (good["holds"], good["tbt_p99_over_target"]) == (True, 0.8)
+    bad = figures([timeline([40.0] * 195 + [500.0] * 5)])
+    assert (bad["holds"], bad["broken"], bad["tbt_p99_over_target"]) == (False, "gaps", 10.0)
+    other = figures([timeline([40.0] * 500), timeline([60.0] * 10, "slow", 40)])
+    assert (other["holds"], other["tbt_p99_over_target"]) == (False, 1.5)
+
+
+def run_of(p50: float, p99: float, *, holds: bool = True) -> list[dict[str, Any]]:
+    return [
+        {
+            "holds": holds or seed == 0,  # one seed that fails is enough
+            "tbt_p99_over_target": 0.9,
+            "ttft_p50_ms": p50 * (1 + seed),
+            "ttft_p99_ms": p99,
+        }
+        for seed in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        (run_of(102, 200), "passed"),
+        (run_of(103, 200), "slower first tokens"),
+        (run_of(90, 205), "slower first tokens"),
+        (run_of(1, 1, holds=False), "broken"),
+    ],
+)
+def test_gap_mode_is_measured_by_the_best_budget_that_holds(ours: list[dict[str, Any]], verdict: str):
+    from policies.gap import compare
+
+    runs = {
+        "fixed-256": run_of(150, 200),
+        "fixed-512": run_of(100, 200),
+        "fixed-1024": run_of(50, 100, holds=False),
+        "sarathi-gap": ours,
+        "sarathi-static": run_of(100, 200),
+        "niyama": run_of(100, 100, holds=False),
+    }
+    found = compare(runs)
+    assert (found["best_fixed"], found["verdict"]) == ("fixed-512", verdict)
+    assert found["fixed_that_hold"] == ["fixed-256", "fixed-512"]
+    nobody = {name: run_of(1, 1, holds=False) for name in runs}
+    assert (compare(nobody)["best_fixed"], compare(nobody)["verdict"]) == (None, "nobody holds")
