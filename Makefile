@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
-	bench-policies-quick bench-policies bench-policies-full bench-bound system-packages wheel clean
+	bench-policies-quick bench-policies bench-policies-full bench-live bench-plan bench-bound system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -69,6 +69,9 @@ demo-fast: setup  ## the same on a tiny model with random weights
 bench-overhead: setup  ## what the plugin adds to the time of a scheduling step
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+bench-plan: setup  ## what deciding a step costs at 256 running and 1,000 waiting requests
+	$(BIN)/python benchmarks/plan_cost.py $(ARGS)
+
 bench-simulator: setup  ## how fast the simulator is, and where its time goes
 	$(BIN)/python benchmarks/simulator.py --profile $(ARGS)
 
@@ -83,6 +86,9 @@ bench-policies: setup  ## the same: 12 balanced cells, 3 seeds of 1,000 requests
 
 bench-policies-full: setup  ## the same: all 72 cells
 	PYTHONPATH=benchmarks $(BIN)/python -m policies --set full $(ARGS)
+
+bench-live: setup  ## the policies on real servers (hours, machine otherwise idle; can be resumed)
+	PYTHONPATH=benchmarks $(BIN)/python -m live $(ARGS)
 
 bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
 	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)
