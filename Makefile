@@ -2,7 +2,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
-	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-bound system-packages wheel clean
+	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
+	system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -69,6 +70,9 @@ demo-fast: setup  ## the same on a tiny model with random weights
 bench-overhead: setup  ## what the plugin adds to the time of a scheduling step
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+bench-plan: setup  ## what deciding a step costs at 256 running and 1,000 waiting requests
+	$(BIN)/python benchmarks/plan_cost.py $(ARGS)
+
 bench-simulator: setup  ## how fast the simulator is, and where its time goes
 	$(BIN)/python benchmarks/simulator.py --profile $(ARGS)
 
@@ -89,6 +93,9 @@ bench-ablation: setup  ## what each ingredient of sarathi is worth, on the same 
 
 bench-gap: setup  ## sarathi in gap mode against the best fixed budget: P99 TBT and TTFT; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python -m policies.gap --set balanced $(ARGS)
+
+bench-live: setup  ## the policies on real servers (hours, machine otherwise idle; can be resumed)
+	PYTHONPATH=benchmarks $(BIN)/python -m live $(ARGS)
 
 bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
 	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)

@@ -32,6 +32,13 @@ NAME = "fast"
 TBT_MS, SLACK_MS = 40.0, 500.0
 BUDGET = 512
 ENGINE_CORE, CLIENT_CORE = 0, 1
+ENGINE_ARGS = (
+    "--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "8192",
+    "--max-num-seqs", "64", "--no-enable-prefix-caching",
+)  # fmt: skip
+ENGINE_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(ENGINE_CORE)}
+"""The tiny model, with one core for the engine."""
+
 IDLE_S = 4.0
 """vLLM's worker spins for about three seconds after its last step; the reference kernel waits for it."""
 
@@ -128,13 +135,11 @@ def spec_of(policy: str, model: Path, out: Path) -> ServerSpec:
     recording.unlink(missing_ok=True)
     budget = () if policy == "sarathi" else ("--max-num-batched-tokens", str(BUDGET))
     args = (
-        "--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "8192",
-        "--max-num-seqs", "64", "--no-enable-prefix-caching", "--scheduler", policy,
+        *ENGINE_ARGS, "--scheduler", policy,
         "--sarathi-tbt-ms", str(TBT_MS), "--sarathi-ttft-slack-ms", str(SLACK_MS),
         "--sarathi-record", str(recording), *budget,
     )  # fmt: skip
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(ENGINE_CORE)}
-    return ServerSpec(str(model), NAME, out / f"{policy}.log", args, env)
+    return ServerSpec(str(model), NAME, out / f"{policy}.log", args, ENGINE_ENV)
 
 
 def load(server: RunningServer, policy: str, traffic: Traffic, repeat: int, seconds: float) -> Run:

@@ -13,6 +13,7 @@ from sarathi_plugin.policies.base import Policy
 from sarathi_plugin.policies.stock import Stock
 from sarathi_plugin.simulate import build
 from sarathi_plugin.simulate.clock import EPOCH_NS
+from sarathi_plugin.simulate.disturbance import Disturbance
 from sarathi_plugin.simulate.run import Simulation, simulate
 from sarathi_plugin.simulate.spec import EngineSpec
 from sarathi_plugin.steptime.profile import Residuals
@@ -324,3 +325,26 @@ def test_policies_that_do_not_declare_it_are_never_fast_forwarded(monkeypatch: p
     assert run("vllm", traffic).engines[0].coasted > 0
     monkeypatch.setattr(Stock, "coasts", Policy.coasts)
     assert run("vllm", traffic).engines[0].coasted == 0
+
+
+def test_a_disturbed_machine_takes_just_so_much_longer() -> None:
+    """One request: its tokens come at the profile's pace, and at a third of it from the given moment on."""
+    trace = Trace("one", (TraceRequest(request_id="r", offset_ns=0, prompt_tokens=16, output_tokens=41),))
+
+    def gaps(disturbance: Disturbance | None) -> list[int]:
+        wanted = Simulation(
+            profile=make_profile(),
+            engine=EngineSpec(scheduler="stock", async_scheduling=False),
+            trace=trace,
+            targets=TARGETS,
+            disturbance=disturbance,
+        )
+        return simulate(wanted).timelines[0].gaps_ns
+
+    calm = gaps(None)
+    half = 20 * calm[0]
+    slowed = gaps(Disturbance(slow_from_ns=half, slowdown=3))
+    assert set(calm) == {calm[0]}
+    assert {round(gap / calm[0], 3) for gap in slowed} == {1, 3}
+    assert 18 <= slowed.count(calm[0]) <= 20
+    assert gaps(Disturbance(outlier_share=1, outlier_factor=10)) == [10 * gap for gap in calm]

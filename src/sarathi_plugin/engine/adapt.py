@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -193,15 +193,13 @@ class Adapter:
         names = [row.request_id for row in rows]
         if names == [request.request_id for request in islice(queue, len(names))]:
             return
-        first = dict.fromkeys(names)
-        rest = []
-        for request in queue:
-            if request.request_id in first:
-                first[request.request_id] = request
-            else:
-                rest.append(request)
+        requests = self._scheduler.requests
+        waiting = set(queue)  # sets and filters in C: a thousand may wait
+        first = [request for name in names if (request := requests.get(name)) in waiting]
+        rest = list(filterfalse(set(first).__contains__, queue))
         queue.clear()
-        queue.extend([*(request for request in first.values() if request is not None), *rest])
+        queue.extend(first)
+        queue.extend(rest)
 
     def _chosen(self, places: Iterable[int]) -> list[Any]:
         """The decodes at these places of the view's columns, which hold the tracked ones."""

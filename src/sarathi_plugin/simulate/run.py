@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.simulate.disturbance import Disturbance
     from sarathi_plugin.simulate.spec import EngineSpec
     from sarathi_plugin.steptime.profile import StepTimeProfile
     from sarathi_plugin.workload.trace import Trace
@@ -37,7 +38,8 @@ class Simulation:
     """What is simulated. replicas: engines alike, each with the noise of a seed of its own.
 
     keep_steps: also return StepRecords (of policies of ours). forward: fast-forward where it is safe. longest_s:
-    virtual time after the last arrival at which what is still open counts as timed out.
+    virtual time after the last arrival at which what is still open counts as timed out. disturbance: of every engine's
+    machine; its moments count from the start of the trace.
     """
 
     profile: StepTimeProfile
@@ -50,6 +52,7 @@ class Simulation:
     keep_steps: bool = False
     forward: bool = True
     longest_s: float = LONGEST_S
+    disturbance: Disturbance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ def _build(wanted: Simulation, index: int) -> _Engine:
     loop = EngineLoop(
         scheduler,
         clock,
-        Device(ProfileModel(profile), spec, np.random.default_rng(noise)),
+        Device(ProfileModel(profile), spec, np.random.default_rng(noise), wanted.disturbance),
         book,
         depth=scheduler.vllm_config.max_concurrent_batches,
         accepted=_acceptance(spec, np.random.default_rng(drafts)),

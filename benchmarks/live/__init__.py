@@ -1,0 +1,1 @@
+"""The policies on real servers, under open-loop load."""
