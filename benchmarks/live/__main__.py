@@ -134,7 +134,7 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
     return (
         f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); ShareGPT-like "
         f"lengths x {SCALE}, open loop, {options.repeats} repeats x {options.requests} requests; D_d "
-        f"{options.tbt_ms:g} ms, TTFT slack {options.slack_ms:g} ms; stock's best budget by the simulator: {budget}."
+        f"{options.tbt_ms:g} ms, TTFT slack {options.slack_ms:g} ms; stock at its best budget: {budget} tokens."
     )
 
 
