@@ -50,6 +50,11 @@ class Tolerance:
         for i in range(len(self._lengths)):
             self._learn(i)
 
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self._lengths)
+
     def note(self, index: int, tokens: int) -> None:
         """An answer of this class ended on its own with so many tokens."""
         known = self._lengths[index]

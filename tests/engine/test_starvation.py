@@ -33,7 +33,12 @@ def bound(tokens: int, decodes: int) -> int:
 
 
 def play_adversary(
-    config: Any, decodes: int, token_us: int, tokens: int, queue: int, short: tuple[int, int]
+    config: Any,
+    decodes: int,
+    token_us: int,
+    tokens: int,
+    queue: int,
+    short: tuple[int, int],
 ) -> int:
     """Steps until the hopeless prompt has its first token. queue: fresh short prompts that wait at any time.
 
@@ -71,6 +76,7 @@ def play_adversary(
     ("decodes", "token_us", "tokens", "queue", "short"),
     [
         pytest.param(24, 1200, 400, 6, (16, 16), id="slow machine, tiny prompts"),
+        pytest.param(16, 1720, 400, 6, (16, 16), id="every chunk makes decodes late"),
         pytest.param(32, 880, 400, 6, (10, 40), id="slow machine, small prompts"),
         pytest.param(100, 200, 2000, 40, (300, 900), id="many decodes, a long queue"),
         pytest.param(8, 100, 2000, 20, (2000, 3000), id="prompts longer than the hopeless one"),

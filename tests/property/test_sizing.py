@@ -52,7 +52,7 @@ def test_candidates_are_tile_edges_prompt_ends_and_all_there_is(
 @given(rows=ROWS, tokens=st.integers(1, 20_000))
 def test_prompt_tokens_are_taken_in_the_order_of_the_prompts(rows: list[RequestRow], tokens: int):
     tokens = min(tokens, sum(row.remaining_tokens for row in rows))
-    shape = with_prompts(StepShape(3, 3, 900), rows, tokens)
+    (shape,) = with_prompts(StepShape(3, 3, 900), rows, [tokens])
     pairs, left = 0.0, tokens
     for row in rows:
         part = min(left, row.remaining_tokens)
@@ -75,7 +75,7 @@ def test_sizes_within_a_limit_are_those_whose_step_is_and_the_smallest(
     model, shape = LinearModel(margin=margin, pair_ms=pair_ms), StepShape(4, 4, 2000)
     tokens = candidates(4, 4000, rows)
     sizes = sizes_within(model, shape, rows, tokens, limit_ms * NS_PER_MS)
-    times = [model.predict_ns(with_prompts(shape, rows, n)) * (1 + margin) for n in tokens]
+    times = [model.predict_ns(step) * (1 + margin) for n in tokens for step in with_prompts(shape, rows, [n])]
     fitting = [n for n, took in zip(tokens, times, strict=True) if took <= limit_ms * NS_PER_MS]
     assert sizes.tokens == (fitting or tokens[:1])
     assert sizes.times_ns == times[: len(sizes.tokens)]

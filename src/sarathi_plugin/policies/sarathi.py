@@ -16,12 +16,12 @@ from pydantic import Field
 from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
 from sarathi_plugin.policies.sizing import TILES, added_misses, candidates, fastest, least_harm, sizes_within
-from sarathi_plugin.policies.urgency import AGEING, loss_if_delayed, overdue_first
+from sarathi_plugin.policies.urgency import AGEING, loss_if_delayed, most_overdue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import IntArray, Prompts, RequestRow, StepView
+    from sarathi_plugin.core import Prompts, RequestRow, StepView
     from sarathi_plugin.tolerance import FloatArray
 
 TYPICAL = 512
@@ -69,17 +69,17 @@ class Sarathi(Policy):
         prompts = view.prompts
         if not len(prompts.slots):
             return StepPlan(limit="untracked")
-        work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
-        wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
-        loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
-        ranked = self._ranked(view, prompts, work_ns, loss)
+        key, turn = self._rank(view, prompts)
         held = len(view.prefills)
-        prefills = [view.prefills[i] for i in ranked[ranked < held].tolist()]
-        waiting = [view.row(slot) for slot in prompts.slots[ranked[ranked >= held][:FRONT]].tolist()]
-        overtakes = bool(prefills and waiting) and int(ranked[0]) >= held and self._fits(waiting[0], view)
+        prefills = [view.prefills[i] for i in np.argsort(key[:held], kind="stable").tolist()]
+        waiting = [view.row(slot) for slot in self._front(view, prompts, key[held:])]
+        more_urgent = bool(prefills and waiting and key[held:].min() < key[:held].min())
+        overtakes = more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served)
-        crowded = self._crowded(view, prefills, waiting, chunk if overtakes else 0)
+        chunk, limit, available = self._chunk(view, served, must=turn is not None)
+        passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
+        few = passes or len(prefills) < self.max_partial
+        crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
         skip = overtakes and not crowded and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
@@ -100,18 +100,31 @@ class Sarathi(Policy):
         context = view.prefills[0].computed_tokens if view.prefills else 0
         return view.model.predict_ns(view.decode_shape.with_chunk(Chunk(TYPICAL, context))) / TYPICAL
 
-    def _ranked(self, view: StepView, prompts: Prompts, work_ns: FloatArray, loss: FloatArray) -> IntArray:
-        """Indices of the prompts, the most urgent first."""
-        key: FloatArray | IntArray
+    def _rank(self, view: StepView, prompts: Prompts) -> tuple[FloatArray, int | None]:
+        """(by what prompts are ranked, the least first, shape (n,); the overdue one whose turn it is, or None)."""
+        work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
         if self.order == "loss":
+            wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
+            loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
             # A step has a price of its own: without it the shortest prompts would always come first.
-            key = -loss / (work_ns + max(1, view.model.predict_ns(view.decode_shape)))
+            key: FloatArray = -loss / (work_ns + max(1, view.model.predict_ns(view.decode_shape)))
         elif self.order == "shortest":
             key = work_ns
         else:
-            key = prompts.due_ns if self.order == "deadline" else prompts.arrival_ns
-        ranked = np.argsort(key, kind="stable")
-        return ranked if view.step % AGEING else overdue_first(prompts, ranked, view.now_ns)
+            key = (prompts.due_ns if self.order == "deadline" else prompts.arrival_ns).astype(np.float64)
+        turn = most_overdue(prompts, view.now_ns) if view.step % AGEING == 0 else None
+        if turn is not None:
+            key[turn] = -np.inf
+        return key, turn
+
+    @staticmethod
+    def _front(view: StepView, prompts: Prompts, key: FloatArray) -> list[int]:
+        """Slots of the most urgent waiting prompts, in order. key: of the waiting ones."""
+        top = np.argpartition(key, FRONT - 1)[:FRONT] if len(key) > FRONT else np.arange(len(key))
+        top = top[np.argsort(key[top], kind="stable")] + len(view.prefills)
+        enough = int(np.searchsorted(np.cumsum(prompts.left_tokens[top]), view.max_tokens)) + 1
+        found: list[int] = prompts.slots[top[:enough]].tolist()
+        return found
 
     @staticmethod
     def _fits(first: RequestRow, view: StepView) -> bool:
@@ -120,23 +133,18 @@ class Sarathi(Policy):
             return False
         return blocks_for(first.total_tokens, view.block_size) <= view.free_blocks
 
-    def _crowded(
-        self, view: StepView, prefills: list[RequestRow], waiting: list[RequestRow], overtaking: int
-    ) -> bool:
-        """Whether nobody should be admitted: too many prompts under way, or their KV memory needed by the decodes.
+    def _crowded(self, view: StepView, first: RequestRow, *, few: bool) -> bool:
+        """Whether nobody should be admitted: too many prompts under way, or KV memory that the decodes will need.
 
-        overtaking: chunk for the first waiting prompt; one that ends with it holds no place for long.
+        first: the waiting prompt to admit. few: one more under way is not too many, or it does not stay long.
         """
-        if not waiting:
-            return False
-        first = waiting[0]
-        if len(prefills) >= self.max_partial and not 0 < first.remaining_tokens <= overtaking:
-            return True
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
-        return view.decodes > 0 and left < self.headroom * view.total_blocks
+        return not few or (view.decodes > 0 and left < self.headroom * view.total_blocks)
 
-    def _chunk(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time they may take) of this step."""
+    def _chunk(
+        self, view: StepView, rows: Sequence[RequestRow], *, must: bool
+    ) -> tuple[int, str, int | None]:
+        """(prompt tokens, what bound them, time they may take) of this step; must: it carries some in any case."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
@@ -155,7 +163,7 @@ class Sarathi(Policy):
             added = added_misses(view, view.model.predict_ns(view.decode_shape), sizes.times_ns)
         best = fastest(sizes, added)
         if best is None:
-            if self._banks(view):
+            if not must and self._banks(view):
                 return 0, "banking", round(limit_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:

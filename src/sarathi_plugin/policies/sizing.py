@@ -9,7 +9,7 @@ import numpy as np
 from sarathi_plugin.core import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sarathi_plugin.core import RequestRow, StepShape, StepTimeModel, StepView
 
@@ -57,15 +57,15 @@ def candidates(
     return sorted(size for size in found if 0 < size <= most)
 
 
-def with_prompts(shape: StepShape, rows: Sequence[RequestRow], tokens: int) -> StepShape:
-    """The step with so many prompt tokens, taken from the rows in their order."""
-    for row in rows:
-        part = min(tokens, row.remaining_tokens)
-        shape = shape.with_chunk(Chunk(part, row.computed_tokens))
-        tokens -= part
-        if not tokens:
-            break
-    return shape
+def with_prompts(shape: StepShape, rows: Sequence[RequestRow], tokens: Iterable[int]) -> Iterator[StepShape]:
+    """The step with each of so many prompt tokens (ascending, no more than there are), taken from the rows in order."""
+    at = taken = 0  # the step carries the rows before this one, whole, and so many tokens of them
+    for count in tokens:
+        while (left := rows[at].remaining_tokens) < count - taken:
+            shape = shape.with_chunk(Chunk(left, rows[at].computed_tokens))
+            taken += left
+            at += 1
+        yield shape.with_chunk(Chunk(count - taken, rows[at].computed_tokens))
 
 
 def sizes_within(
@@ -74,8 +74,8 @@ def sizes_within(
     """The candidates whose step stays within the limit, and the smallest in any case."""
     slower = 1 + model.margin
     times: list[float] = []
-    for count in tokens:
-        took = model.predict_ns(with_prompts(shape, rows, count)) * slower
+    for step in with_prompts(shape, rows, tokens):
+        took = model.predict_ns(step) * slower
         if took > limit_ns and times:
             break
         times.append(took)
@@ -89,7 +89,7 @@ def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> 
     if not near.any():
         return [0] * len(times_ns)
     late = np.array([alone_ns, *times_ns])[:, None] - slack[near]
-    missed = np.where(late > 0, late // view.decode_tbt_ns[near] + 1, 0).sum(axis=1)
+    missed = ((np.floor(late / view.decode_tbt_ns[near]) + 1) * (late > 0)).sum(axis=1)
     found: list[int] = np.maximum(missed[1:] - missed[0], 0).astype(np.int64).tolist()
     return found
 

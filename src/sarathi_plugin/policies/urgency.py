@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from sarathi_plugin.tolerance import LATENESS
 
 if TYPE_CHECKING:
-    from sarathi_plugin.core import IntArray, Prompts
+    from sarathi_plugin.core import Prompts
     from sarathi_plugin.tolerance import FloatArray, Tolerance
 
 OCTAVES = (-6, 24)
@@ -35,11 +36,14 @@ def loss_if_delayed(
     short to forgive the misses added.
     """
     late = (now_ns + work_ns - prompts.due_ns) / prompts.tbt_ns
-    periods = np.clip(np.ceil(late), 1, LATENESS - 1).astype(np.int64)
-    octave = np.clip(np.rint(2 * np.log2(wait_ns / prompts.tbt_ns)), *OCTAVES).astype(np.int64)
+    periods = np.minimum(np.maximum(np.ceil(late), 1), LATENESS - 1).astype(np.int64)
     found = np.empty(len(late))
-    for index, step in set(zip(prompts.slo_index.tolist(), octave.tolist(), strict=True)):
-        mine = (prompts.slo_index == index) & (octave == step)
+    for index in range(tolerance.classes):
+        mine = np.flatnonzero(prompts.slo_index == index)
+        if not len(mine):
+            continue
+        waits = wait_ns / prompts.tbt_ns[mine[0]]  # a class has one D_d
+        step = int(min(max(round(2 * math.log2(waits)), OCTAVES[0]), OCTAVES[1]))
         expected, lost = tolerance.expected_loss(index, step), tolerance.lost(index)
         k, x = periods[mine], late[mine]
         early = np.exp(np.minimum(x, 0) / 2 ** (step / 2))
@@ -47,14 +51,11 @@ def loss_if_delayed(
     return np.maximum(found, 0) * prompts.importance + FLOOR
 
 
-def overdue_first(prompts: Prompts, ranked: IntArray, now_ns: int) -> IntArray:
-    """The ranking with the prompt furthest beyond PATIENCE times its allowance in front, if there is one.
+def most_overdue(prompts: Prompts, now_ns: int) -> int | None:
+    """Index of the prompt furthest beyond PATIENCE times its allowance, None without one.
 
     What the ranking gives up as lost would otherwise wait as long as anybody else comes.
     """
     overdue = now_ns - prompts.due_ns - PATIENCE * (prompts.due_ns - prompts.arrival_ns)
     worst = int(np.argmax(overdue))
-    if overdue[worst] <= 0:
-        return ranked
-    found: IntArray = np.concatenate([[worst], ranked[ranked != worst]])
-    return found
+    return worst if overdue[worst] > 0 else None

@@ -219,9 +219,30 @@ def test_now_and_then_the_one_that_waits_longest_beyond_its_allowance_goes_first
 
 
 def test_only_the_front_of_a_long_queue_is_put_in_order():
-    rows = [make_row(str(i), tokens=100 + i, due_ms=1000) for i in range(3 * FRONT)]
+    rows = [make_row(str(i), tokens=10 + i, due_ms=1000) for i in range(3 * FRONT)]
     plan = SARATHI.plan(make_view(DUE, (), rows[::-1]))
     assert names(plan.waiting) == [str(i) for i in range(FRONT)]
+
+
+def test_no_more_of_the_queue_is_put_in_order_than_could_fill_a_step():
+    rows = [make_row(str(i), tokens=2000 + i, due_ms=1000) for i in range(20)]
+    plan = SARATHI.plan(make_view(DUE, (), rows[::-1], max_tokens=8192))
+    assert names(plan.waiting) == ["0", "1", "2", "3", "4"]
+
+
+OVERDUE = make_row("overdue", tokens=800, arrived_ms=-5000, due_ms=-4500)
+
+
+def test_the_turn_of_the_furthest_overdue_is_no_step_to_bank_slack_in():
+    view = make_view([20.2] * 10, (), [OVERDUE], step=16)
+    assert SARATHI.plan(view).limit == "floor"
+    assert SARATHI.plan(make_view([20.2] * 10, (), [OVERDUE], step=17)).limit == "banking"
+
+
+def test_nobody_under_way_keeps_the_furthest_overdue_from_its_turn():
+    held = [make_row(str(i), computed=100, tokens=5000, due_ms=1000) for i in range(4)]
+    assert SARATHI.plan(make_view(DUE, held, [OVERDUE], step=16)).max_running is None
+    assert SARATHI.plan(make_view(DUE, held, [OVERDUE], step=17)).max_running == len(DUE) + 4
 
 
 def test_a_queue_of_one_has_no_order():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS
-from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, overdue_first
+from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, most_overdue
 from sarathi_plugin.tolerance import RECENT, Tolerance
 from tests.unit.policies.views import CLASSES, INTERACTIVE, NOW, STANDARD, make_row, prompts_of
 
@@ -81,12 +81,10 @@ QUEUE = [
 ]
 
 
-def test_the_furthest_beyond_patience_goes_first_and_the_rest_keep_their_order():
-    ranked = np.array([3, 0, 1, 2])
-    assert overdue_first(prompts_of(QUEUE, CLASSES), ranked, NOW).tolist() == [2, 3, 0, 1]
-    assert overdue_first(prompts_of(QUEUE[:2], CLASSES), np.array([0, 1]), NOW).tolist() == [1, 0]
+def test_the_furthest_beyond_patience_is_found():
+    assert most_overdue(prompts_of(QUEUE, CLASSES), NOW) == 2
+    assert most_overdue(prompts_of(QUEUE[:2], CLASSES), NOW) == 1
 
 
 def test_within_patience_nobody_is_helped():
-    ranked = np.array([1, 0])
-    assert overdue_first(prompts_of([QUEUE[0], QUEUE[3]], CLASSES), ranked, NOW).tolist() == [1, 0]
+    assert most_overdue(prompts_of([QUEUE[0], QUEUE[3]], CLASSES), NOW) is None
