@@ -96,6 +96,6 @@ class Exporter:
                     self.child(metric.name, engine, labels)
         for name in known.get("plugin", ()):
             self.set("plugin_enabled", engine, 1, (name,))
-        labels = [build[key] for key in ("version", "vllm_version", "policy", "slo", "curve")]
-        self.set("build_info", engine, 1, labels)
+        info = [build[key] for key in ("version", "vllm_version", "policy", "slo", "curve")]
+        self.set("build_info", engine, 1, info)
         self.set("policy_enabled", engine, 1)
