@@ -2,8 +2,8 @@
 
     python scripts/monitoring_live.py [--out out/monitoring-live] [--seconds 90]
 
-First `sarathi`, then `prefill-first`, which ends with prompts of 12,000 tokens beside open streams: a stall of more than
-ten seconds. Needs `vllm` and `prometheus`. Into the folder come the pictures, the recording of the stall, and all logs.
+First `sarathi`, then `prefill-first`, which ends with prompts of 12,000 tokens beside open streams: a stall of more
+than ten seconds. Needs `vllm` and `prometheus`. Into the folder come pictures, the recording of the stall, and logs.
 """
 
 from __future__ import annotations
@@ -140,22 +140,24 @@ def request(
 
 
 def traffic(seconds: float, seed: int = 0) -> Workload:
-    """Chats of all classes at 2 requests a second, and a document of 4,096 tokens every eight seconds."""
+    """Chats at 1.5 requests a second, a document of 2,048 tokens every eight seconds, and last two of class strict."""
     rng = np.random.default_rng(seed)
-    slo = ("interactive", "standard", "standard", "batch", "strict")
+    slo = ("interactive", "standard", "standard", "batch")
+    offsets = poisson_arrivals(1.5, round(1.5 * seconds), rng)
     chats = [
         request(
             f"chat-{i}",
             offset / NS_PER_S,
             int(rng.integers(20, 300)),
             int(rng.integers(20, 120)),
-            slo[i % 5],
+            slo[i % 4],
             rng,
         )
-        for i, offset in enumerate(poisson_arrivals(2.0, round(2 * seconds), rng))
+        for i, offset in enumerate(offsets)
     ]
+    chats += [request(f"strict-{i}", seconds, 20, 20, "strict", rng) for i in range(2)]
     documents = [
-        request(f"document-{i}", at, 4096, 16, "standard", rng)
+        request(f"document-{i}", at, 2048, 16, "standard", rng)
         for i, at in enumerate(np.arange(4, seconds, 8).tolist())
     ]
     return Workload.ordered("monitoring", [*chats, *documents])
@@ -212,10 +214,9 @@ def main() -> int:
 
 def run(scraper: Scraper, out: Path, folder: Path, seconds: float) -> int:
     """Both servers, one after the other: a machine with two cores cannot hold both at once."""
-    began = time.time()
     with running_server(folder / "sarathi", "sarathi") as server:
         first = server.url.removeprefix("http://")
-        start = put_under_load(scraper, server, seconds)
+        began = start = put_under_load(scraper, server, seconds)
         wrong = ask_everything(scraper, start)
         draw(scraper, out / "fluidity.png", "fluidity", start)
         draw(scraper, out / "scheduler.png", "scheduler", start)

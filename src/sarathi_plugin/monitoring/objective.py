@@ -1,7 +1,7 @@
 """What is promised, and when a breach is worth waking somebody.
 
-The objective: 99 % of the requests of every SLO class are fluid (at least 0.9 of their deadlines met), the share by which
-fluid capacity is defined. Burn rate: how many times faster than that the error budget is spent. Pairs of windows and
+The objective: 99 % of the requests of every SLO class are fluid (at least 0.9 of their deadlines met), the share that
+fluid capacity is defined by. Burn rate: how many times faster than that the error budget is spent. Pairs of windows and
 factors are those of the Site Reliability Workbook, chapter 5: the long window shows that it matters, the short one that
 it still lasts.
 """

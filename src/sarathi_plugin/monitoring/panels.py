@@ -105,14 +105,14 @@ def _limit(axes: Axes, panel: dict[str, Any]) -> None:
             axes.axhline(at, color=LIMIT, linewidth=1, linestyle=(0, (4, 3)))
 
 
-def time_axis(axes: Axes, window: Window, marks: Sequence[float]) -> None:
-    """Clock times below, restarts as dashed lines."""
+def time_axis(axes: Axes, window: Window, marks: Sequence[float], ticks: int) -> None:
+    """So many clock times below, restarts as dashed lines."""
     seconds = window.end - window.start < 300
     axes.set_xlim(window.start, window.end)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
     clock = "%H:%M:%S" if seconds else "%H:%M"
-    ticks = np.linspace(window.start, window.end, 6)[:-1] + (window.end - window.start) / 12
-    axes.set_xticks(ticks, [datetime.fromtimestamp(tick, UTC).strftime(clock) for tick in ticks])
+    part = (window.end - window.start) / ticks
+    times = [window.start + part * (index + 0.45) for index in range(ticks)]
+    axes.set_xticks(times, [datetime.fromtimestamp(moment, UTC).strftime(clock) for moment in times])
     axes.annotate("UTC", (1, 0), xytext=(0, -6), xycoords="axes fraction", textcoords="offset points", ha="right",
                   va="top", fontsize=8, color=SOFT)  # fmt: skip
     for mark in marks:
@@ -140,9 +140,11 @@ def heat(axes: Axes, panel: dict[str, Any], found: list[Found], window: Window) 
         norm=PowerNorm(0.4, vmin=0, vmax=max(1.0, counts.max())),
     )  # fmt: skip
     rows = range(low, high, max(1, (high - low) // 8))
-    axes.set_yticks([row + 0.5 for row in rows], [f"≤ {edges[row].replace('+Inf', '∞')}" for row in rows])
+    axes.set_yticks(
+        [row + 0.5 for row in rows], [f"≤ {float(edges[row]):g}".replace("inf", "∞") for row in rows]
+    )
     axes.set_ylabel(panel["options"]["yAxis"]["axisLabel"], fontsize=8, color=SOFT)
-    bar = axes.figure.colorbar(mesh, cax=axes.inset_axes((1.01, 0.0, 0.015, 1.0)), ticks=MaxNLocator(4))
+    bar = axes.figure.colorbar(mesh, cax=axes.inset_axes((1.015, 0.0, 0.02, 1.0)), ticks=MaxNLocator(4))
     bar.ax.tick_params(length=0, labelsize=7, colors=SOFT, pad=1)
     bar.outline.set_visible(False)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sarathi_plugin.core import RequestTimeline
 
 SCRAPE_S = 5
+KEPT = 60 // SCRAPE_S
+"""Evaluations for which the alert stays on after its cause is gone."""
+
 ALERT = next(alert for alert in ALERTS if alert.name == "SarathiOpenStall")
 
 
@@ -69,13 +72,12 @@ def rule_test(path: Path) -> str:
     """
     recording = read_recording(path)
     by_class = scraped(recording.timelines)
-    worst = max(by_class, key=lambda name: max(reading.oldest_s for reading in by_class[name]), default="")
-    if not worst:
-        raise ConfigError(f"In {path} no request ended; nothing is known of stalls.")
-    series = by_class[worst]
-    late = [index for index, reading in enumerate(series) if reading.oldest_s > OPEN_STALL_S]
-    if not late:
-        raise ConfigError(f"In {path} no request of one class is overdue for more than {OPEN_STALL_S} s.")
+    late = {
+        name: [index for index, reading in enumerate(found) if reading.oldest_s > OPEN_STALL_S]
+        for name, found in by_class.items()
+    }
+    if not any(late.values()):
+        raise ConfigError(f"In {path} no request is overdue for more than {OPEN_STALL_S} s at any scrape.")
     labels = f'model_name="{recording.head["model_name"]}", engine="0", instance="localhost:8000", job="vllm"'
     inputs = [
         {"series": f'{name}{{{labels}, slo_class="{slo}"}}', "values": " ".join(values)}
@@ -85,34 +87,36 @@ def rule_test(path: Path) -> str:
             ("sarathi_requests_overdue", [str(reading.requests) for reading in found] + ["0x40"]),
         )
     ]
-    return dump(_test(inputs, recording.head["model_name"], worst, series, late))
+    cases = [
+        case for name, found in late.items() for case in _cases(recording.head["model_name"], name, found)
+    ]
+    oldest = max(reading.oldest_s for found in by_class.values() for reading in found)
+    test = {
+        "name": f"a recorded stall: the oldest request was overdue for {oldest:.1f} s at a scrape",
+        "interval": f"{SCRAPE_S}s",
+        "input_series": inputs,
+        "promql_expr_test": cases,
+    }
+    rules = {"rule_files": ["../rules/alerts.yml"], "evaluation_interval": f"{SCRAPE_S}s"}
+    return dump(rules | {"tests": [test]})
 
 
-def _test(
-    inputs: list[dict[str, str]], model: str, slo: str, series: list[Overdue], late: list[int]
-) -> dict[str, Any]:
+def _cases(model: str, slo: str, late: list[int]) -> list[dict[str, Any]]:
+    """Moments at which one class has the alert or not. late: readings that are above its threshold."""
     labels = f'severity="{ALERT.severity}", model_name="{model}", slo_class="{slo}"'
     firing = [{"labels": f"{{{labels}}}", "value": 1}]
-    moments: list[tuple[int, list[dict[str, Any]]]] = [
-        (late[0] - 1, []),
-        (late[0], firing),
-        (late[-1], firing),
-        (late[-1] + 6, firing),
-        (late[-1] + 20, []),
+    moments: list[tuple[int, list[dict[str, Any]]]] = [(0, [])]
+    if late:
+        moments = [
+            (late[0] - 1, []),
+            (late[0], firing),
+            (late[-1], firing),
+            (late[-1] + KEPT // 2, firing),
+            (late[-1] + KEPT + 2, []),
+        ]
+    which = f'alertname="{ALERT.name}", alertstate="firing", slo_class="{slo}"'
+    expr = f"count by (severity, model_name, slo_class) (ALERTS{{{which}}})"
+    return [
+        {"expr": expr, "eval_time": f"{index * SCRAPE_S}s", "exp_samples": samples}
+        for index, samples in moments
     ]
-    expr = f'count by (severity, model_name, slo_class) (ALERTS{{alertname="{ALERT.name}", alertstate="firing"}})'
-    return {
-        "rule_files": ["../rules/alerts.yml"],
-        "evaluation_interval": f"{SCRAPE_S}s",
-        "tests": [
-            {
-                "name": f"a recorded stall of {max(reading.oldest_s for reading in series):.1f} s",
-                "interval": f"{SCRAPE_S}s",
-                "input_series": inputs,
-                "promql_expr_test": [
-                    {"expr": expr, "eval_time": f"{index * SCRAPE_S}s", "exp_samples": samples}
-                    for index, samples in moments
-                ],
-            }
-        ],
-    }

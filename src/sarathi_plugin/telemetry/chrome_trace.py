@@ -1,9 +1,10 @@
 """A recording as a trace for Perfetto (ui.perfetto.dev) and chrome://tracing, and back.
 
 The format is Chrome's JSON trace: slices with a start and a length in microseconds, on tracks named by process and
-thread. Process 1 is the engine: a track of steps, and counters. Process 2 has a track per request: queued, each chunk of
-its prompt, the gaps between its tokens, time past a deadline, and an instant per token. Steps and requests carry their
-whole record in nanoseconds, so both can be had back unchanged. What only a replay needs (prompt hashes) is not in it.
+thread. Process 1 is the engine: a track of steps, and counters. Process 2 has a track per request: queued, each chunk
+of its prompt, the gaps between its tokens, time past a deadline, and an instant per token. Steps and requests carry
+their whole record in nanoseconds, so both can be had back unchanged. What only a replay needs (prompt hashes) is not
+in it.
 """
 
 from __future__ import annotations

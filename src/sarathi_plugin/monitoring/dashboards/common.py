@@ -118,9 +118,13 @@ def buckets(title: str, unit: Unit, metric: str, labels: str, help_text: str, *,
     return panel.span(width).height(8)
 
 
-def listing(title: str, expr: str, hidden: Sequence[str], help_text: str, *, width: int = 24) -> Any:
-    """One row a series, its labels as columns."""
-    query = prometheus.Dataquery().expr(checked(expr, RECORDED)).format(PromQueryFormat.TABLE)
+def listing(title: str, series: str, hidden: Sequence[str], help_text: str, *, width: int = 24) -> Any:
+    """One row for each series there was in the time range, its labels as columns."""
+    query = (
+        prometheus.Dataquery()
+        .expr(checked(f"last_over_time({series}[$__range])", RECORDED))
+        .format(PromQueryFormat.TABLE)
+    )
     drop = models.DataTransformerConfig(
         id_val="organize",
         options={"excludeByName": dict.fromkeys(("Time", "Value", "__name__", *hidden), True)},

@@ -41,7 +41,7 @@ def whole(arm: str, labels: str) -> list[object]:
     own = f"{CLASS}, {labels}"
     p99 = "histogram_quantile(0.99, sum by (le) (rate({}_bucket{{{}}}{})))"
     return [
-        number(f"{arm}: fluidity-index", SHARE, share(*DEADLINES, own, "", RANGE),
+        number(f"{arm}: fluidity-index, all", SHARE, share(*DEADLINES, own, "", RANGE),
                "Token deadlines met, over the whole time range.", limit=Limit(THRESHOLD, below=True),
                decimals=1, width=3),
         number(f"{arm}: fluid requests", SHARE, ratio(*REQUESTS, own, "", RANGE),

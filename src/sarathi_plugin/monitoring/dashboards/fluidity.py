@@ -90,9 +90,9 @@ def stalls() -> list[object]:
     """What stands still now, and what did."""
     rate = f"sum by (slo_class) (rate({{}}{{{{{CLASS}}}}}{RATE}))"
     return [
-        graph("Overdue now", COUNT, [Query(f"sum by (slo_class) (sarathi_requests_overdue{{{CLASS}}})", BY)],
+        graph("Overdue requests", COUNT, [Query(f"sum by (slo_class) (sarathi_requests_overdue{{{CLASS}}})", BY)],
               "Live requests past the deadline of their next token; seen also while a step takes ten seconds."),
-        graph("Oldest overdue", SECONDS,
+        graph("Age of the oldest overdue", SECONDS,
               [Query(f"max by (slo_class) (sarathi_oldest_overdue_seconds{{{CLASS}}})", BY)],
               "How long the worst overdue request has been past its deadline.", limit=Limit(OPEN_STALL_S),
               alert="SarathiOpenStall"),
