@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,9 @@ COLOURS = (
     "#a3a61f",
     "#19a7b8",
 )
+ROW = 0.24
+"""Height of a row of a table, inches."""
+
 STAT = {"green": "#2e8b57", "orange": "#e8853a", "red": LIMIT}
 
 
@@ -185,11 +189,17 @@ def table(axes: Axes, panel: dict[str, Any], found: list[Found]) -> None:
     rows = [series.labels for one in found for _, series in one.series]
     names = sorted({name for row in rows for name in row} - set(hidden))
     axes.set_axis_off()
-    cells = axes.table([[row.get(name, "") for name in names] for row in rows[:6]], colLabels=names, loc="upper left",
-                       cellLoc="left", edges="horizontal")  # fmt: skip
+    rows = rows[:5]
+    height = min(1.0, ROW * (len(rows) + 1) / (axes.bbox.height / axes.figure.dpi))
+    cells = axes.table(
+        [[row.get(name, "") for name in names] for row in rows],
+        colLabels=names,
+        cellLoc="left",
+        edges="horizontal",
+        bbox=Bbox.from_bounds(0, 1 - height, 1, height),
+    )
     cells.auto_set_font_size(False)
     cells.set_fontsize(9)
-    cells.scale(1, 1.2)
     for cell in cells.get_celld().values():
         cell.set_edgecolor(GRID)
         cell.set_text_props(color=INK)

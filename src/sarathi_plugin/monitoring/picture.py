@@ -38,7 +38,7 @@ def draw(
     """Write the picture. contents: panels with what their queries brought; marks: restarts, Unix seconds."""
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     width, height = 24 * COLUMN, bottom * UNIT + HEAD
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     _head(figure, board, window, shown)
     for row in board["panels"]:
@@ -48,7 +48,7 @@ def draw(
     for panel, found in contents:
         _panel(figure, panel, found, window, marks)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, format="png")
     # Few colours: a palette makes the file a third as large.
     Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
