@@ -195,6 +195,7 @@ def table(axes: Axes, panel: dict[str, Any], found: list[Found]) -> None:
         [[row.get(name, "") for name in names] for row in rows],
         colLabels=names,
         cellLoc="left",
+        colLoc="left",
         edges="horizontal",
         bbox=Bbox.from_bounds(0, 1 - height, 1, height),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from collections import defaultdict
@@ -61,6 +62,13 @@ def test_a_real_recording(stall: Recording) -> None:
     assert back.steps == stall.steps
     assert back.timelines == stall.timelines
     assert back.step_time == stall.step_time
+
+
+def test_slices_lie_where_their_steps_ran() -> None:
+    """Under async scheduling a step is scheduled before it starts."""
+    steps = [make_step(1, 10, 20), dataclasses.replace(make_step(2, 20, 35), schedule_ns=ms(12))]
+    events = to_trace(Recording(steps=steps))["traceEvents"]
+    assert [(e["ts"], e["dur"]) for e in events if e["ph"] == "X"] == [(0, 10_000), (10_000, 15_000)]
 
 
 def test_every_prompt_token_of_a_real_recording_is_in_a_chunk(stall: Recording) -> None:
