@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.monitoring.expand import Window
     from sarathi_plugin.monitoring.prom import Prometheus
 
-pytestmark = [pytest.mark.vllm, pytest.mark.server, pytest.mark.prometheus]
+pytestmark = [pytest.mark.vllm, pytest.mark.server, pytest.mark.prometheus, pytest.mark.slow]
 
 STALL_S = 9
 STALL = f'''
@@ -51,12 +51,18 @@ SECONDS = 12
 
 
 class Scene(NamedTuple):
-    """What has been scraped, and of whom."""
+    """What has been scraped, and what fired."""
 
     prometheus: Prometheus
     window: Window
-    server: RunningServer
+    alerts: list[dict[str, Any]]
     log: Path
+
+
+def get(url: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(url, timeout=60)
 
 
 def put_under_load(scraper: Scraper, server: RunningServer, stall: Path) -> None:
@@ -96,7 +102,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         time.sleep(2)
         end = time.time()
         window = preview.make_window(scraper.prometheus, (end - start) / 60, end)
-        yield Scene(scraper.prometheus, window, server, folder / "prometheus.log")
+        alerts = get(f"{scraper.prometheus.url}/api/v1/alerts").json()["data"]["alerts"]
+        yield Scene(scraper.prometheus, window, alerts, folder / "prometheus.log")
 
 
 def test_every_query_of_every_panel_variable_rule_and_alert_has_an_answer(scene: Scene) -> None:
@@ -124,19 +131,14 @@ def test_the_server_exports_every_series_that_is_used(scene: Scene) -> None:
 def test_the_open_stall_alert_fired_and_its_runbook_is_served(scene: Scene) -> None:
     expr = 'ALERTS{alertname="SarathiOpenStall", alertstate="firing"}'
     found = scene.prometheus.over(expr, scene.window.start, scene.window.end, 1)
-    assert {series.labels["slo_class"] for series in found} == {"strict"}
-    with requests.Session() as session:
-        session.trust_env = False
-        answer = session.get(f"{scene.prometheus.url}/api/v1/alerts", timeout=30)
-        (alert,) = [
-            one for one in answer.json()["data"]["alerts"] if one["labels"]["alertname"] == "SarathiOpenStall"
-        ]
-        url, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-        assert url.endswith("/user/runbooks.md")
-        # Prometheus calls itself by the host's name; here it listens on loopback.
-        page = session.get(scene.prometheus.url + "/user/runbooks.md", timeout=30)
+    assert "strict" in {series.labels["slo_class"] for series in found}
+    alert = next(one for one in scene.alerts if one["labels"]["alertname"] == "SarathiOpenStall")
+    url, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    assert url.endswith("/user/runbooks.md")
+    # Prometheus calls itself by the host's name; here it listens on loopback.
+    page = get(scene.prometheus.url + "/user/runbooks.md")
     assert page.status_code == 200
-    assert anchor in page.text.lower()
+    assert f"## {anchor}" in page.text.lower()
 
 
 def test_nothing_else_of_ours_fired(scene: Scene) -> None:
@@ -151,7 +153,7 @@ def test_every_dashboard_is_drawn(scene: Scene, tmp_path: Path) -> None:
     minutes = (scene.window.end - scene.window.start) / 60
     preview.preview(scene.prometheus.url, tmp_path, minutes, [], said.append, now=lambda: scene.window.end)
     assert {path.name for path in tmp_path.iterdir()} == {"fluidity.png", "scheduler.png", "compare.png"}
-    assert all(path.stat().st_size > 50_000 for path in tmp_path.iterdir())
+    assert all(path.stat().st_size > 20_000 for path in tmp_path.iterdir())
     assert len(said) == 3
 
 
