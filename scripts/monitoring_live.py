@@ -218,8 +218,7 @@ def run(scraper: Scraper, out: Path, folder: Path, seconds: float) -> int:
         first = server.url.removeprefix("http://")
         began = start = put_under_load(scraper, server, seconds)
         wrong = ask_everything(scraper, start)
-        draw(scraper, out / "fluidity.png", "fluidity", start)
-        draw(scraper, out / "scheduler.png", "scheduler", start)
+        picture_server(scraper, server, out, start)
     record = out.resolve() / "stall.jsonl.gz"
     with running_server(folder / "prefill-first", "prefill-first", "--sarathi-record", str(record)) as server:
         second = server.url.removeprefix("http://")
@@ -228,6 +227,13 @@ def run(scraper: Scraper, out: Path, folder: Path, seconds: float) -> int:
         draw(scraper, out / "stall.png", "fluidity", start)
     draw(scraper, out / "compare.png", "compare", began, arm_a=first, arm_b=second)
     return wrong
+
+
+def picture_server(scraper: Scraper, server: RunningServer, out: Path, start: float) -> None:
+    """All pictures that need the first server alive, just after its load; each further kind is a line here."""
+    print(f"pictures of {server.url}")
+    draw(scraper, out / "fluidity.png", "fluidity", start)
+    draw(scraper, out / "scheduler.png", "scheduler", start)
 
 
 def put_under_load(scraper: Scraper, server: RunningServer, seconds: float) -> float:
