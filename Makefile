@@ -3,11 +3,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
 	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
-	system-packages wheel clean
+	monitoring-check monitoring-live system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+MONITORING_OUT ?= out/monitoring-live
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 
 # A plain index answers torch==2.13.0 with the CUDA build; the CPU build is a version of its own.
@@ -46,6 +47,7 @@ check: setup  ## formatting, lint, types, import directions, generated files
 	@echo "lint-imports"; $(BIN)/lint-imports --no-logo 2>&1
 	@echo "generated files"; $(BIN)/python scripts/generated.py --check
 	@$(BIN)/python scripts/prefill_curves.py --check
+	@$(BIN)/python scripts/monitoring_files.py --check
 
 format: setup  ## format the code and apply safe fixes
 	@$(BIN)/ruff format --quiet
@@ -54,12 +56,20 @@ format: setup  ## format the code and apply safe fixes
 generate: setup  ## rewrite what is generated (the list: scripts/generated.py)
 	@$(BIN)/python scripts/generated.py
 	@$(BIN)/python scripts/prefill_curves.py
+	@$(BIN)/python scripts/monitoring_files.py
 
 test: setup  ## all tests but the slow ones (more arguments for pytest: make test ARGS="-k name")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-full: setup  ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: none match
+
+monitoring-check: setup  ## rules, their tests, dashboards, provisioning, and all queries against a real server
+	@$(BIN)/python scripts/monitoring_files.py --check
+	$(BIN)/python -m pytest tests/unit/monitoring tests/contract/test_monitoring.py tests/e2e/test_monitoring.py $(ARGS)
+
+monitoring-live: setup  ## two servers under load behind a real Prometheus: every query, and pictures of the dashboards
+	PYTHONPATH=. $(BIN)/python scripts/monitoring_live.py --out $(MONITORING_OUT) $(ARGS)
 
 demo: setup  ## stock vLLM and sarathi side by side, on a real model
 	$(BIN)/sarathi demo --out out/demo $(ARGS)

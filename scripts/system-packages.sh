@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prometheus (with promtool), Chromium and its driver: some tests run them. As root on Debian they are installed.
+# Prometheus (with promtool), Alertmanager (for amtool), Chromium and its driver: some tests run them. As root on Debian they are installed.
 set -euo pipefail
 
-packages=(prometheus chromium chromium-driver)
-commands=(prometheus promtool chromium chromedriver)
+packages=(prometheus prometheus-alertmanager chromium chromium-driver)
+commands=(prometheus promtool amtool chromium chromedriver)
 
 missing=()
 for command in "${commands[@]}"; do

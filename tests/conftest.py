@@ -24,6 +24,7 @@ HAVE_VLLM = importlib.util.find_spec("vllm") is not None
 NO_VLLM = "vLLM is not installed: make setup"
 PROGRAMS = {
     "prometheus": ("prometheus", "promtool"),
+    "alertmanager": ("amtool",),
     "chromium": ("chromium", "chromedriver"),
 }
 """Programs by the marker of the tests that run them."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from sarathi_plugin.cli_monitoring import dashboards, trace
+from sarathi_plugin.guard import guard
 
 app = typer.Typer(
     name="sarathi",
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 profile = typer.Typer(help="Measure what a server can do: prefill curve, step times.", no_args_is_help=True)
 app.add_typer(profile, name="profile")
+app.add_typer(dashboards, name="dashboards")
+app.add_typer(trace, name="trace")
 
 
 def _version(wanted: bool) -> None:
@@ -223,34 +225,6 @@ def replay(
 def quiet_vllm() -> None:
     """Before vLLM is imported: its start-up lines are about a server, and here is none. The user's own level wins."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
-
-def guard(run: Callable[[], None], *, extra: str) -> None:
-    """Run a command; turn expected failures into one sentence and an exit code.
-
-    2 for bad input or a missing extra, 1 for a server that fails, 130 for Ctrl-C.
-    """
-    from sarathi_plugin.config import ConfigError
-
-    try:
-        run()
-    except ConfigError as error:
-        _fail(str(error), 2)
-    except ModuleNotFoundError as error:
-        _fail(f"This needs {error.name}: pip install 'sarathi-plugin[{extra}]'.", 2)
-    except KeyboardInterrupt:
-        _fail("Stopped.", 130)
-    except RuntimeError as error:
-        from sarathi_plugin.load.server import ServerError
-
-        if not isinstance(error, ServerError):
-            raise
-        _fail(str(error), 1)
-
-
-def _fail(sentence: str, code: int) -> None:
-    typer.echo(sentence, err=True)
-    raise typer.Exit(code)
 
 
 def main() -> None:

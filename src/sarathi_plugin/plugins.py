@@ -24,6 +24,9 @@ ENTRY_POINTS = hookspecs.PROJECT
 MAX_FAILURES = 3
 """Failures in a row after which a policy or plugin is switched off."""
 
+TRACKER, RECORDER = "sarathi-tracker", "sarathi-recorder"
+"""Names of our own observers."""
+
 
 def builtin_plugins() -> list[tuple[str, Any]]:
     """Our own features, which come in by the same door as everybody else's."""
@@ -175,16 +178,29 @@ def make_slo_classes(settings: Settings, manager: pluggy.PluginManager) -> dict[
     return classes
 
 
+def observer_names(settings: Settings) -> list[str]:
+    """Names under which failures of this server's parts are counted: our own, then the plugins asked for."""
+    recorder = [RECORDER] if settings.record else []
+    return ["sarathi", TRACKER, *recorder, *settings.plugins]
+
+
 class Observers:
     """Calls one hook on every plugin that has it, each with its own guard and failure count.
 
     pluggy stops at the first plugin that raises; here one broken observer neither silences the others nor reaches
     the engine. Failures are counted per plugin and hook, so that one that always fails is not hidden by another that
-    works; at MAX_FAILURES the whole plugin goes. on_error gets the plugin's name at every failure.
+    works; at MAX_FAILURES the whole plugin goes. on_error gets the plugin's name at every failure, on_off when it is
+    switched off.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, on_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        manager: pluggy.PluginManager,
+        on_error: Callable[[str], None],
+        on_off: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         self._on_error = on_error
+        self._on_off = on_off
         self._failures: dict[tuple[str, str], int] = {}
         self._off: set[str] = set()
         self._complained: set[tuple[str, str]] = set()
@@ -218,4 +234,5 @@ class Observers:
             logger.exception("The plugin %r failed in %s; the engine goes on.", name, hook)
         if count >= MAX_FAILURES or hook == "engine_started":
             self._off.add(name)
+            self._on_off(name)
             logger.error("The plugin %r is switched off after %d failures in a row.", name, count)

@@ -43,11 +43,13 @@ EXTRAS = (
     "locust",
     "polars",
     "ray",
+    "grafana_api",
+    "grafana_foundation_sdk",
 )
 WITH_VLLM = ("engine", "simulate", "search.simulated")
 """Parts that run vLLM's code."""
 
-WITH_EXTRAS = ("load", "demo")
+WITH_EXTRAS = ("load", "demo", "monitoring")
 """Parts that may need an extra."""
 
 

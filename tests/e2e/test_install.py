@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS_EXTRAS = ("engine", "load", "demo", "simulate", "search.simulated")
+NEEDS_EXTRAS = ("engine", "load", "demo", "simulate", "search.simulated", "monitoring")
 """Rooms (and one module) whose dependencies are not those of the base."""
 
 
@@ -91,6 +91,15 @@ print((root / "py.typed").is_file(), load_curve(make_settings().prefill_curve).p
     assert curve_loads == "True"
     data = ROOT / "src" / "sarathi_plugin" / "data" / "prefill_curves"
     assert curves == sorted(path.name for path in data.iterdir())
+
+
+def test_monitoring_files_are_in_the_wheel(installation):
+    text = run(
+        installation.folder / "bin" / "sarathi", "dashboards", "export", "written", cwd=installation.folder
+    )
+    found = {path.name for path in (installation.folder / "written").rglob("*") if path.is_file()}
+    assert {"compose.yml", "prometheus.yml", "alerts.yml", "fluidity.json", "runbooks.md"} <= found
+    assert text.count("wrote") == len(list((installation.folder / "written").rglob("*.*")))
 
 
 def test_vllm_would_find_the_plugin(installation):

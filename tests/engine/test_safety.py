@@ -267,7 +267,10 @@ def test_the_engine_outlives_its_own_tracker(
 
     engine = serve("sarathi", observer=listener)
 
-    assert counted(engine.drain_messages())["plugin_errors", ("sarathi-tracker",)] == MAX_FAILURES
+    messages = engine.drain_messages()
+    assert counted(messages)["plugin_errors", ("sarathi-tracker",)] == MAX_FAILURES
+    gauges = [gauge for message in messages for gauge in message["g"]]
+    assert ["plugin_enabled", ["sarathi-tracker"], 0] in gauges
     assert set(listener.timelines) == set(engine.submitted)
 
 

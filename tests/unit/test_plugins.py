@@ -373,9 +373,13 @@ def test_an_observer_is_switched_off_after_so_many_failures_in_a_row(
 ):
     bad = Watcher("observe_step")
     observers, errors = watch(bad=bad)
+    off: list[str] = []
+    observers._on_off = off.append
     for _ in range(MAX_FAILURES):
         assert observers.listening("observe_step")
+        assert not off
         step(observers)
+    assert off == ["bad"]
     assert not observers.listening("observe_step")
     assert not observers.listening("request_finished")
     step(observers)

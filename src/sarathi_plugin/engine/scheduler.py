@@ -130,17 +130,21 @@ def build_driver(
     buffer = MetricBuffer()
     if given is None:
         targets = [round(target * 1e6) for target in settings.curve_targets_ms]
-        given = {"sarathi-tracker": Tracker(buffer, snapshot, list(classes.values()), targets)}
+        given = {plugins.TRACKER: Tracker(buffer, snapshot, list(classes.values()), targets)}
     recorder = make_recorder(scheduler, settings, info, model)
-    for name, plugin in {**given, **({"sarathi-recorder": recorder} if recorder else {})}.items():
+    for name, plugin in {**given, **({plugins.RECORDER: recorder} if recorder else {})}.items():
         plugins.register_plugin(manager, plugin, name)
-    observers = plugins.Observers(manager, lambda name: buffer.add("plugin_errors", 1, (name,)))
+    observers = plugins.Observers(
+        manager,
+        lambda name: buffer.add("plugin_errors", 1, (name,)),
+        lambda name: buffer.set("plugin_enabled", 0, (name,)),
+    )
     readers = {impl.plugin_name for impl in manager.hook.request_finished.get_hookimpls()}
     table = RequestTable(
         list(classes.values()),
         load_curve(settings.prefill_curve),
         snapshot,
-        keep_tokens=bool(readers - {"sarathi-tracker"}),
+        keep_tokens=bool(readers - {plugins.TRACKER}),
     )
     default = classes[settings.default_class]
     journal = Journal(recorder.note) if recorder else None

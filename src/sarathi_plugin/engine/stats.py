@@ -140,7 +140,8 @@ class Bridge:
             raise ValueError("not one of our schedulers")
         self._settings: Settings = settings
         self._engines = list(engine_indexes)
-        self._classes = list(plugins.make_slo_classes(settings, plugins.manager_for(settings)))
+        classes = plugins.make_slo_classes(settings, plugins.manager_for(settings))
+        self._classes = list(classes)
         self._snapshots: dict[int, Snapshot] = {}
         self._complained = False
         self._exporter = exporter_for(str(vllm_config.model_config.served_model_name))
@@ -151,8 +152,16 @@ class Bridge:
             "slo": settings.slo,
             "curve": load_curve(settings.prefill_curve).digest,
         }
+        known = {
+            "slo_class": self._classes,
+            "plugin": plugins.observer_names(settings),
+            "tbt_ms": [f"{target:g}" for target in settings.curve_targets_ms],
+        }
         for engine in self._engines:
-            self._exporter.start(engine, self._classes, build)
+            self._exporter.start(engine, known, build)
+            self._exporter.set("start_time_seconds", engine, round(time.time()))
+            for slo in classes.values():
+                self._exporter.set("slo_tbt_seconds", engine, slo.tbt_ns / NS_PER_S, (slo.name,))
         # vLLM kills an engine that does not stop at once, so the file may be left to us.
         atexit.register(self._remove_snapshots)
         threading.Thread(target=self._watch, name="sarathi-overdue", daemon=True).start()

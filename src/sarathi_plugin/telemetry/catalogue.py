@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from sarathi_plugin.core import RequestStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PREFIX = "sarathi_"
 LATENCY_BUCKETS = (
@@ -74,13 +79,23 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("policy_fallbacks", C, "Steps on which the policy failed and stock decisions ran."),
     Metric("policy_enabled", G, "1 while the policy decides, 0 after it was switched off for failing."),
     Metric("plugin_errors", C, "Failures of a plugin's hook.", ("plugin",)),
+    Metric("plugin_enabled", G, "1 while a plugin is called, 0 after it was switched off for failing.", ("plugin",)),
     Metric("unknown_slo_class", C, "Requests that reached the engine with an unknown SLO class; served as default."),
     Metric("untracked_requests", C, "Requests served but not measured: more than 65536 alive at once."),
+    Metric("slo_tbt_seconds", G, "D_d: time allowed per further token.", SLO),
     Metric("target_below_decode_step", G, "1 when D_d is below the engine's own decode step.", SLO),
+    Metric("start_time_seconds", G, "When serving began, in Unix time; every restart changes it."),
     Metric("build_info", G, "Always 1; labels say what runs.", ("version", "vllm_version", "policy", "slo", "curve")),
 )  # fmt: skip
 
 BY_NAME = {metric.name: metric for metric in CATALOGUE}
+
+
+KNOWN_VALUES: Mapping[str, tuple[str, ...]] = {
+    "status": get_args(RequestStatus),
+    "kind": ("decode", "mixed", "prefill"),
+}
+"""Values of labels that are the same everywhere. Their series exist from the start: a rate needs one at 0."""
 
 
 def markdown() -> str:

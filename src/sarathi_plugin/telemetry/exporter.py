@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from sarathi_plugin.telemetry.catalogue import CATALOGUE, PREFIX, Metric
+from sarathi_plugin.telemetry.catalogue import CATALOGUE, KNOWN_VALUES, PREFIX, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,14 +83,19 @@ class Exporter:
         """Set one gauge."""
         self.child(name, engine, labels).set(value)
 
-    def start(self, engine: int, classes: Sequence[str], build: Mapping[str, str]) -> None:
-        """Create the series that must read 0 before anything happened (a rate needs a start), and build info."""
+    def start(self, engine: int, known: Mapping[str, Sequence[str]], build: Mapping[str, str]) -> None:
+        """Create the series that must read 0 before anything happened (a rate needs a start), and build info.
+
+        known: values of the labels that depend on the settings (``slo_class``, ``plugin``, ``tbt_ms``); series with
+        other labels that are not known beforehand appear with their first sample.
+        """
+        values = {**KNOWN_VALUES, **known}
         for metric in CATALOGUE:
-            if metric.labels == ("slo_class",):
-                for name in classes:
-                    self.child(metric.name, engine, (name,))
-            elif not metric.labels:
-                self.child(metric.name, engine, ())
-        labels = [build[key] for key in ("version", "vllm_version", "policy", "slo", "curve")]
-        self.set("build_info", engine, 1, labels)
+            if all(label in values for label in metric.labels):
+                for labels in itertools.product(*(values[label] for label in metric.labels)):
+                    self.child(metric.name, engine, labels)
+        for name in known.get("plugin", ()):
+            self.set("plugin_enabled", engine, 1, (name,))
+        info = [build[key] for key in ("version", "vllm_version", "policy", "slo", "curve")]
+        self.set("build_info", engine, 1, info)
         self.set("policy_enabled", engine, 1)

@@ -130,12 +130,21 @@ def test_a_drained_message_does_not_change_any_more():
 
 def test_series_exist_before_anything_happened():
     exporter, registry = make_exporter()
-    exporter.start(3, ["a", "b"], BUILD)
+    exporter.start(3, {"slo_class": ["a", "b"], "plugin": ["mine"], "tbt_ms": ["25"]}, BUILD)
     found = samples(registry)
     base = (("engine", "3"), ("model_name", "model"))
     for name in ("sarathi_deadlines_missed_total", "sarathi_tbt_seconds_count", "sarathi_requests_overdue"):
         for slo in "ab":
             assert found[name, (*base, ("slo_class", slo))] == 0
+        for status in ("finished", "aborted", "error", "timeout"):
+            assert (
+                found["sarathi_requests_finished_total", (*base, ("slo_class", slo), ("status", status))] == 0
+            )
+    for kind in ("decode", "mixed", "prefill"):
+        assert found["sarathi_step_duration_seconds_count", (*base[:1], ("kind", kind), *base[1:])] == 0
+    assert found["sarathi_plugin_errors_total", (*base, ("plugin", "mine"))] == 0
+    assert found["sarathi_plugin_enabled", (*base, ("plugin", "mine"))] == 1
+    assert found["sarathi_target_requests_total", (*base, ("tbt_ms", "25"))] == 0
     assert found["sarathi_preemptions_total", base] == 0
     assert found["sarathi_policy_enabled", base] == 1
     info = {key: value for key, value in found.items() if key[0] == "sarathi_build_info"}
@@ -170,7 +179,7 @@ from prometheus_client import CollectorRegistry
 from sarathi_plugin.telemetry.buffer import MetricBuffer
 from sarathi_plugin.telemetry.exporter import Exporter
 exporter, buffer = Exporter("model", CollectorRegistry()), MetricBuffer()
-exporter.start(0, ["a"], dict.fromkeys(["version", "vllm_version", "policy", "slo", "curve"], "x"))
+exporter.start(0, {"slo_class": ["a"]}, dict.fromkeys(["version", "vllm_version", "policy", "slo", "curve"], "x"))
 buffer.add("deadlines_met", 5, ("a",))
 buffer.set("requests_overdue", float(sys.argv[1]), ("a",))
 buffer.observe("tbt_seconds", 0.1, ("a",), 4)

@@ -1,0 +1,38 @@
+"""How every command ends: bad input is one sentence on stderr and an exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def guard(run: Callable[[], None], *, extra: str) -> None:
+    """Run a command; turn expected failures into one sentence and an exit code.
+
+    2 for bad input or a missing extra, 1 for a server that fails, 130 for Ctrl-C.
+    """
+    from sarathi_plugin.config import ConfigError
+
+    try:
+        run()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        _fail(f"This needs {error.name}: pip install 'sarathi-plugin[{extra}]'.", 2)
+    except KeyboardInterrupt:
+        _fail("Stopped.", 130)
+    except RuntimeError as error:
+        from sarathi_plugin.load.server import ServerError
+
+        if not isinstance(error, ServerError):
+            raise
+        _fail(str(error), 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""The dashboards, one module each; ``common`` holds what they share."""
