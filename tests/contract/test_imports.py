@@ -43,11 +43,15 @@ EXTRAS = (
     "locust",
     "polars",
     "ray",
+    "plotly",
+    "rich",
+    "starlette",
+    "fastapi",
 )
 WITH_VLLM = ("engine", "simulate", "search.simulated")
 """Parts that run vLLM's code."""
 
-WITH_EXTRAS = ("load", "demo")
+WITH_EXTRAS = ("load", "demo", "telemetry.page.routes", "telemetry.page.top")
 """Parts that may need an extra."""
 
 

@@ -239,20 +239,9 @@ class Driver:
         view = self._adapter.coast(self._clock.monotonic_ns(), free_blocks)
         shape = view.decode_shape
         self._in_flight[id(output)] = Planned(
-            view.step,
-            view.now_ns,
-            shape,
-            0,
-            self._model.predict_ns(shape),
-            self._plan,
-            self._budget,
-            self._limit(),
-            view.running,
-            0,
-            free_blocks,
-            0,
-            False,
-        )
+            view.step, view.now_ns, shape, 0, self._model.predict_ns(shape), self._plan, self._budget, self._limit(),
+            view.running, 0, free_blocks, 0, False,
+        )  # fmt: skip
 
     def coast_rename(self, name: Any, output: Any) -> None:
         """The step that ``name`` named goes by ``output`` from now on."""

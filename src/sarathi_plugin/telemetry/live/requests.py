@@ -65,8 +65,10 @@ def request_live(engine: EngineColumns, row: Any, slo: SloClass, now_ns: int) ->
 
 def _state(row: Any) -> State:
     state = int(row["state"])
+    if state in (WAITING, RUNNING) and row["tokens"]:
+        return "decoding"
     if state == RUNNING:
-        return "decoding" if row["tokens"] else "prefill"
+        return "prefill"
     return STATES[state]  # type: ignore[return-value]
 
 

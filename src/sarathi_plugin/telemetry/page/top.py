@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import ValidationError
@@ -43,10 +44,9 @@ class Client:
     """Asks one server. url: its root."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        root = url.rstrip("/").removesuffix("/sarathi")
-        if "://" not in root:
-            root = f"http://{root}"
-        if not root.startswith(("http://", "https://")) or root.count("://") != 1:
+        root = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/sarathi")
+        parts = urlsplit(root)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{url!r} is not the address of a server; give http://HOST:PORT.")
         self._url = f"{root}/sarathi/api"
         self._session = requests.Session()
