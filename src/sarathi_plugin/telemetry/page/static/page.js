@@ -160,7 +160,7 @@ function overdueLine(o) {
 
 const stepNow = (step) =>
   step === null ? "idle" : `${plural(step.decodes, "decode")} + ${count(step.prefill_tokens)} prompt tokens, for ${milliseconds(step.running_ms)}` +
-    (step.predicted_ms === null ? "" : ` (predicted ${milliseconds(step.predicted_ms)})`);
+    (step.predicted_ms === null ? "" : ` of ${milliseconds(step.predicted_ms)} predicted`);
 
 function showEngines(doc) {
   const one = doc.engines.length === 1;
@@ -323,9 +323,9 @@ function drawStepTime(doc) {
   const [x, range] = stepsX(doc);
   const s = doc.steps;
   draw("steptime", [
-    { name: "predicted", x, y: s.predicted_ms, mode: "lines", line: { color: css("--c2"), width: 1.5 } },
+    { name: "predicted", x, y: s.predicted_ms, mode: "markers", marker: { color: css("--c2"), size: 7, symbol: "line-ew-open", line: { width: 1.5 } } },
     { name: "real", x, y: s.duration_ms, mode: "markers", marker: { color: css("--c1"), size: 4 } },
-  ], { xaxis: agoAxis(range), yaxis: axis("step time, ms", { type: "log", dtick: 1 }) }, x.length ? "" : "no step yet");
+  ], { xaxis: agoAxis(range), yaxis: axis("step time, ms", { type: "log", dtick: "D2" }) }, x.length ? "" : "no step yet");
   const errors = s.predicted_ms.map((p, i) => (p === null || !s.duration_ms[i] ? null : Math.abs(p - s.duration_ms[i]) / s.duration_ms[i])).filter((e) => e !== null).sort((a, b) => a - b);
   $("steptime-sum").textContent = errors.length
     ? `Real P50 ${milliseconds([...s.duration_ms].sort((a, b) => a - b)[s.duration_ms.length >> 1])}; median error of the prediction ${percent(errors[errors.length >> 1])}.`
@@ -348,7 +348,7 @@ function drawDistribution(doc, kind, name) {
   for (const t of marks) { low = Math.min(low, t.tbt_ms); high = Math.max(high, t.tbt_ms); }
   if (!known.length) [low, high] = [10, 1000];
   draw(kind, traces, {
-    xaxis: axis(`${name}, ms`, { type: "log", range: [log(low) - 0.05, log(high) + 0.1], dtick: log(high / low) > 1.2 ? 1 : "D1" }),
+    xaxis: axis(`${name}, ms`, { type: "log", range: [log(low) - 0.05, log(high) + 0.1], dtick: log(high / low) > 1.2 ? 1 : "D2" }),
     yaxis: axis(`share of ${kind === "tbt" ? "tokens" : "requests"}, %`, { range: [0, 103] }), showlegend: true,
     shapes: marks.map((t) => rule("x", t.tbt_ms, colorOf(t.name))),
   }, known.length ? "" : "nothing in this window");
