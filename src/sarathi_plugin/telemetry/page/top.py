@@ -198,8 +198,8 @@ def engine_table(engines: list[EngineLive], style: str) -> Table:
     for e in engines:
         step = "idle" if e.state == "live" else e.message
         if e.step is not None:
-            step = f"{e.step.decodes} decodes + {e.step.prefill_tokens} prompt tokens, for {ms(e.step.running_ms)}"
-            step += f" of {ms(e.step.predicted_ms)} predicted" if e.step.predicted_ms is not None else ""
+            step = f"{e.step.decodes} decodes + {e.step.prefill_tokens} prompt tokens: {ms(e.step.running_ms)} so far"
+            step += f", {ms(e.step.predicted_ms)} predicted" if e.step.predicted_ms is not None else ""
         used = "-" if e.kv_used is None else f"{e.kv_used:.0%}"
         counts = ["-" if n is None else str(n) for n in (e.running, e.waiting)]
         table.add_row(str(e.index), Text(e.state, GOOD if e.state == "live" else BAD), *counts, used, step)

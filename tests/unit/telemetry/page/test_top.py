@@ -44,7 +44,7 @@ def text_of(answer: top.Answer, last: LiveDocument | None = None, width: int = 1
 def test_a_stall_is_on_top(stalled: LiveDocument):
     text = text_of(top.Answer(stalled))
     assert "1 streams overdue, the worst by 10.0 s." in text
-    assert "1 decodes + 12000 prompt tokens, for 10.2 s" in text
+    assert "1 decodes + 12000 prompt tokens: 10.2 s so far" in text
     assert "prefill" in text
     assert "NOT LIVE" not in text
 

@@ -83,7 +83,7 @@ function say() {
     pill = "not live"; kind = "gone";
     told.unshift([`${problem || "No new figures."} What is shown is from ${view.wall} and is not live. Trying again.`, true]);
   } else if (!doc && problem) told.unshift([`${problem} Trying again.`, true]);
-  document.body.classList.toggle("old", Boolean(old) || paused);
+  document.body.classList.toggle("old", Boolean(old));
   const state = $("state");
   if (state.textContent !== pill) state.textContent = pill;
   state.className = `pill ${kind}`;
@@ -159,8 +159,8 @@ function overdueLine(o) {
 }
 
 const stepNow = (step) =>
-  step === null ? "idle" : `${plural(step.decodes, "decode")} + ${count(step.prefill_tokens)} prompt tokens, for ${milliseconds(step.running_ms)}` +
-    (step.predicted_ms === null ? "" : ` of ${milliseconds(step.predicted_ms)} predicted`);
+  step === null ? "idle" : `${plural(step.decodes, "decode")} + ${count(step.prefill_tokens)} prompt tokens: ${milliseconds(step.running_ms)} so far` +
+    (step.predicted_ms === null ? "" : `, ${milliseconds(step.predicted_ms)} predicted`);
 
 function showEngines(doc) {
   const one = doc.engines.length === 1;
@@ -195,13 +195,14 @@ function showEngines(doc) {
 const label = (r) => "#" + (view.doc.engines.length > 1 ? r.key : r.key.split(":")[1]);
 
 function showRequests(doc) {
-  // Rows are kept and never moved, so that whoever is on a button stays there.
+  // Rows are kept where they are, so that whoever is on a button stays there.
   const body = $("requests").tBodies[0];
   const rows = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  const wanted = new Set(doc.requests.map((r) => r.key));
+  for (const [key, row] of rows) if (!wanted.has(key)) row.remove();
   let before = body.firstElementChild;
   for (const r of doc.requests) {
     let row = rows.get(r.key);
-    rows.delete(r.key);
     if (!row) {
       row = element("tr", undefined, { "data-key": r.key });
       const button = element("button", label(r), { type: "button", "aria-label": `Open request ${label(r)}` });
@@ -211,11 +212,11 @@ function showRequests(doc) {
       row.append(head, ...Array.from({ length: 8 }, (_, i) => element("td", "", i > 1 ? { class: "n" } : {})));
       body.insertBefore(row, before);
     } else if (row === before) before = before.nextElementSibling;
+    else body.insertBefore(row, before);
     const cells = [r.slo_class, r.state, count(r.prompt_tokens), count(r.tokens), milliseconds(r.ttft_ms), count(r.met), count(r.missed), r.overdue_ms ? milliseconds(r.overdue_ms) : "–"];
     cells.forEach((text, i) => { if (row.cells[i + 1].textContent !== text) row.cells[i + 1].textContent = text; });
     row.cells[8].classList.toggle("bad", r.overdue_ms > 0);
   }
-  for (const row of rows.values()) row.remove();
   $("no-requests").hidden = doc.requests.length > 0;
   $("requests").hidden = doc.requests.length === 0;
 }
