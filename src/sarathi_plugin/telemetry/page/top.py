@@ -150,7 +150,11 @@ def stall_line(document: LiveDocument) -> str:
     """The sentence at the top of a live screen."""
     streams = sum(c.overdue.streams for c in document.classes)
     worst = max((c.overdue.oldest_stream_s for c in document.classes), default=0.0)
-    return f"{streams} streams overdue, the worst by {worst:.1f} s." if streams else "No stream is overdue."
+    return (
+        f"{streams} {'stream' if streams == 1 else 'streams'} overdue, the worst by {worst:.1f} s."
+        if streams
+        else "No stream is overdue."
+    )
 
 
 def body(document: LiveDocument, style: str = "") -> list[RenderableType]:
@@ -163,8 +167,12 @@ def body(document: LiveDocument, style: str = "") -> list[RenderableType]:
     )
     return [
         class_table(document.classes, style),
+        Text(),
+        latency_table(document.classes, document.window_s, style),
+        Text(),
         engine_table(document.engines, style),
         told,
+        Text(),
         request_table(document.requests[:8], style),
     ]
 
@@ -172,23 +180,30 @@ def body(document: LiveDocument, style: str = "") -> list[RenderableType]:
 def _table(columns: str, style: str) -> Table:
     table = Table(box=None, pad_edge=False, style=style, header_style="bold")
     for column in columns.split("|"):
-        table.add_column(column.strip("<"), justify="left" if column.endswith("<") else "right", no_wrap=True)
+        left = column.endswith("<")
+        wraps = column == "step now<"
+        table.add_column(column.strip("<"), justify="left" if left else "right", no_wrap=not wraps)
     return table
 
 
 def class_table(classes: list[ClassLive], style: str) -> Table:
-    """Fluidity, lateness and latencies by class."""
-    table = _table(
-        "class<|fluid 10s|1min|5min|overdue|worst|late 1st|tok/s|TBT p50|p99|TTFT p50|p99|failed", style
-    )
+    """Fluidity and lateness by class."""
+    table = _table("class<|fluid 10s|1min|5min|overdue|worst|late 1st|tok/s|failed", style)
     for c in classes:
         now, late = c.fluidity, c.overdue
         table.add_row(
             c.name, share(now.last_10_s), share(now.last_60_s), share(now.last_300_s),
             Text(str(late.streams), BAD if late.streams else ""), f"{late.oldest_stream_s:.1f} s",
-            Text(str(late.prompts), WARN if late.prompts else ""), f"{c.tokens_per_s:.1f}",
-            ms(c.tbt.p50_ms), ms(c.tbt.p99_ms), ms(c.ttft.p50_ms), ms(c.ttft.p99_ms), str(c.errors + c.aborted),
+            Text(str(late.prompts), WARN if late.prompts else ""), f"{c.tokens_per_s:.1f}", str(c.errors + c.aborted),
         )  # fmt: skip
+    return table
+
+
+def latency_table(classes: list[ClassLive], window_s: int, style: str) -> Table:
+    """Time between tokens and to the first by class."""
+    table = _table(f"last {window_s} s<|TBT P50|TBT P99|TTFT P50|TTFT P99", style)
+    for c in classes:
+        table.add_row(c.name, *map(ms, (c.tbt.p50_ms, c.tbt.p99_ms, c.ttft.p50_ms, c.ttft.p99_ms)))
     return table
 
 

@@ -43,7 +43,7 @@ def text_of(answer: top.Answer, last: LiveDocument | None = None, width: int = 1
 
 def test_a_stall_is_on_top(stalled: LiveDocument):
     text = text_of(top.Answer(stalled))
-    assert "1 streams overdue, the worst by 10.0 s." in text
+    assert "1 stream overdue, the worst by 10.0 s." in text
     assert "1 decodes + 12000 prompt tokens: 10.2 s so far" in text
     assert "prefill" in text
     assert "NOT LIVE" not in text
@@ -51,7 +51,9 @@ def test_a_stall_is_on_top(stalled: LiveDocument):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_lines_fit_the_terminal(stalled: LiveDocument, width: int):
-    assert max(len(line) for line in text_of(top.Answer(stalled), width=width).splitlines()) <= width
+    text = text_of(top.Answer(stalled), width=width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
 
 
 def test_without_an_answer_old_figures_are_marked(stalled: LiveDocument):
