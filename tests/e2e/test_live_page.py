@@ -232,7 +232,7 @@ def test_a_viewer_chooses_pauses_opens_and_loses_the_server(server: RunningServe
         button = browser.find_element("css selector", "#requests button")
         button.send_keys(Keys.ENTER)
         wait_for(lambda: "batch" in text(browser, "#request-facts"), "the request")
-        assert "longest" in text(browser, "#gaps-sum")
+        wait_for(lambda: "longest" in text(browser, "#gaps-sum"), "its gaps")
         browser.switch_to.active_element.send_keys(Keys.ESCAPE)
         wait_for(
             lambda: not browser.execute_script("return document.getElementById('request').open"), "closing it"
