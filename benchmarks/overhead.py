@@ -29,7 +29,8 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-ARMS: dict[str, str | None] = {"stock": None, "vllm": "vllm", "sarathi": "sarathi"}
+ARMS: dict[str, str | None] = {"stock": None, "vllm": "vllm", "sarathi": "sarathi", "page": "sarathi"}
+"""``page``: with the live page on."""
 CHUNK = 256
 PROMPT = 15_000
 
@@ -38,7 +39,13 @@ class Arm:
     """One scheduler kept at N decodes and one prompt under way."""
 
     def __init__(self, name: str, config: Any, decodes: int, clock: VirtualClock) -> None:
-        settings = {"token_budget": decodes + CHUNK, "tbt_ms": 1000.0} if name == "sarathi" else {}
+        settings: dict[str, Any] = {}
+        if ARMS[name] == "sarathi":
+            settings = {"token_budget": decodes + CHUNK, "tbt_ms": 1000.0}
+        os.environ["VLLM_PLUGINS"] = "sarathi"
+        if name == "page":
+            os.environ["VLLM_PLUGINS"] = "sarathi,sarathi-page"
+            settings["session"] = f"overhead{os.getpid()}"
         self.clock = clock
         self.scheduler = make_scheduler(config, ARMS[name], blocks=60_000, clock=clock, **settings)
         self.count = 0
@@ -115,10 +122,13 @@ def measure(decodes: int, rounds: int, folder: Path) -> dict[str, Any]:
             gc.collect()
             print(f"\r{decodes} decodes: round {turn} of {rounds} ", end="", file=sys.stderr, flush=True)
     gc.enable()
+    for arm in arms.values():
+        if arm.scheduler is not arms["stock"].scheduler:
+            arm.scheduler._stop()
     found: dict[str, Any] = {"decodes": decodes, "rounds": rounds}
     for name in ARMS:
         found[f"{name}_ms"] = round(statistics.median(times[name]) / 1e6, 3)
-    for name in ("vllm", "sarathi"):
+    for name in ("vllm", "sarathi", "page"):
         ratios = sorted(b / a for a, b in zip(times["stock"], times[name], strict=True))
         extra = sorted(b - a for a, b in zip(times["stock"], times[name], strict=True))
         found[f"{name}_ratio"] = round(statistics.median(ratios), 4)
@@ -137,11 +147,13 @@ def main() -> None:
     for decodes in (1, 64, 256):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(decodes, options.rounds, Path(folder)))
-    print("\n decodes   stock ms   vllm     sarathi   (median of paired ratios, [quartiles], extra us)")
+    print(
+        "\n decodes   stock ms   vllm     sarathi     page   (median of paired ratios, [quartiles], extra us)"
+    )
     for row in rows:
         cells = [
             f"{row[f'{arm}_ratio']:.3f} {row[f'{arm}_ratio_quartiles']} {row[f'{arm}_extra_us']:+.0f} us"
-            for arm in ("vllm", "sarathi")
+            for arm in ("vllm", "sarathi", "page")
         ]
         print(f"{row['decodes']:8d} {row['stock_ms']:10.3f}   {'   '.join(cells)}")
     if options.out:

@@ -59,6 +59,43 @@ def demo(
     guard(run, extra="demo")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model, as in vllm serve MODEL.")],
+) -> None:
+    """Run vllm serve with --scheduler sarathi and the live page at /sarathi. Takes all flags of vllm serve."""
+
+    def run() -> None:
+        from sarathi_plugin.engine import serve as serving
+
+        serving.serve([model, *context.args])
+
+    guard(run, extra="page")
+
+
+@app.command()
+def top(
+    url: Annotated[
+        str, typer.Argument(help="Root of a server with the live page.")
+    ] = "http://127.0.0.1:8000",
+    slo_class: Annotated[str | None, typer.Option(help="Show this SLO class alone.")] = None,
+    every: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="One look; exit code 1 when there is nothing live.")
+    ] = False,
+) -> None:
+    """Live figures of a server in the terminal. Its API key, if it has one, is read from VLLM_API_KEY."""
+
+    def run() -> None:
+        from sarathi_plugin.telemetry.page import top as terminal
+
+        if not terminal.top(url, every_s=every, once=once, slo_class=slo_class):
+            raise typer.Exit(1)
+
+    guard(run, extra="page")
+
+
 @profile.command("prefill")
 def profile_prefill(
     url: Annotated[str, typer.Argument(help="Root of a running, idle, stock vLLM server.")],

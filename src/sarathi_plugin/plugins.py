@@ -24,7 +24,7 @@ ENTRY_POINTS = hookspecs.PROJECT
 MAX_FAILURES = 3
 """Failures in a row after which a policy or plugin is switched off."""
 
-TRACKER, RECORDER = "sarathi-tracker", "sarathi-recorder"
+TRACKER, RECORDER, LIVE = "sarathi-tracker", "sarathi-recorder", "sarathi-live"
 """Names of our own observers."""
 
 
@@ -178,10 +178,13 @@ def make_slo_classes(settings: Settings, manager: pluggy.PluginManager) -> dict[
     return classes
 
 
-def observer_names(settings: Settings) -> list[str]:
-    """Names under which failures of this server's parts are counted: our own, then the plugins asked for."""
+def observer_names(settings: Settings, *, live: bool) -> list[str]:
+    """Names under which failures of this server's parts are counted: our own, then the plugins asked for.
+
+    live: whether the live page was asked for.
+    """
     recorder = [RECORDER] if settings.record else []
-    return ["sarathi", TRACKER, *recorder, *settings.plugins]
+    return ["sarathi", TRACKER, *recorder, *([LIVE] if live else []), *settings.plugins]
 
 
 class Observers:

@@ -45,11 +45,15 @@ EXTRAS = (
     "ray",
     "grafana_api",
     "grafana_foundation_sdk",
+    "plotly",
+    "rich",
+    "starlette",
+    "fastapi",
 )
 WITH_VLLM = ("engine", "simulate", "search.simulated")
 """Parts that run vLLM's code."""
 
-WITH_EXTRAS = ("load", "demo", "monitoring")
+WITH_EXTRAS = ("load", "demo", "monitoring", "telemetry.page.routes", "telemetry.page.top")
 """Parts that may need an extra."""
 
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS_EXTRAS = ("engine", "load", "demo", "simulate", "search.simulated", "monitoring")
-"""Rooms (and one module) whose dependencies are not those of the base."""
+NEEDS_EXTRAS = (
+    "engine", "load", "demo", "simulate", "search.simulated", "monitoring",
+    "telemetry.page.routes", "telemetry.page.top",
+)  # fmt: skip
+"""Rooms (and some modules) whose dependencies are not those of the base."""
 
 
 def run(*argv: str | Path, cwd: Path) -> str:
@@ -84,6 +87,8 @@ from importlib.resources import files
 from sarathi_plugin.config import load_curve, make_settings
 root = files("sarathi_plugin")
 curves = sorted(f.name for f in (root / "data" / "prefill_curves").iterdir())
+page = root / "telemetry" / "page" / "static"
+assert all((page / name).is_file() for name in ("page.html", "login.html", "page.js", "page.css"))
 print((root / "py.typed").is_file(), load_curve(make_settings().prefill_curve).prefill_ns(1000) > 0, *curves)
 """
     typed, curve_loads, *curves = installation.python(code).split()
@@ -108,6 +113,8 @@ from importlib.metadata import entry_points
 print(*[(e.name, e.value) for e in entry_points(group="vllm.general_plugins")])
 """
     assert installation.python(code) == "('sarathi', 'sarathi_plugin.engine.register:register')"
+    page = installation.python(code.replace("general", "endpoint"))
+    assert page == "('sarathi-page', 'sarathi_plugin.engine.page:PagePlugin')"
 
 
 def test_command_line_starts(installation):

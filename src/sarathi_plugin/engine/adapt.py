@@ -38,6 +38,8 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self.idle_turns = 0
+        self.computed: list[tuple[str, int]] = []
+        """Prompt chunks of the step scheduled last: (request, tokens)."""
         self.view = StepView(model, table.tolerance)
         self.view.max_tokens = self._budget
         self.view.max_requests = self._active
@@ -226,14 +228,15 @@ class Adapter:
         requests, rows = self._scheduler.requests, self._table.rows
         fresh = [data.req_id for data in output.scheduled_new_reqs]
         fresh += output.scheduled_cached_reqs.resumed_req_ids
-        chunks = tokens = 0
+        tokens = 0
         pairs = 0.0
+        self.computed = []
         for request_id in [*self._prefills, *fresh]:
             count = scheduled.get(request_id, 0)
             if not count:
                 continue
             before = requests[request_id].num_computed_tokens - count
-            chunks += 1
+            self.computed.append((request_id, count))
             tokens += count
             pairs += count * (before + count / 2)
             row = rows.get(request_id)
@@ -242,6 +245,7 @@ class Adapter:
                 if row.scheduled_ns is None:
                     row.scheduled_ns = now_ns
         self._note_preempted(output.preempted_req_ids)
+        chunks = len(self.computed)
         decodes = len(scheduled) - chunks
         context = self.view.decode_context if decodes else 0
         return StepShape(decodes, output.total_num_scheduled_tokens - tokens, context, tokens, pairs), chunks

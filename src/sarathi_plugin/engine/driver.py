@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.core import NS_PER_S, RequestStatus, SloClass, StepPlan
 from sarathi_plugin.engine.adapt import Adapter
-from sarathi_plugin.engine.log import StepLog
+from sarathi_plugin.engine.log import FLUSH_NS, StepLog
 from sarathi_plugin.engine.parts import Parts, Planned, status_of
 from sarathi_plugin.engine.tokens import TokenTaker
 from sarathi_plugin.plugins import MAX_FAILURES
@@ -37,6 +37,7 @@ class Driver:
         self._default_class = parts.default_class
         self._clock = parts.clock
         self._journal = parts.journal
+        self._live = parts.live
         self._adapter = Adapter(scheduler, parts.table, parts.model)
         self._classes = {slo.name: slo for slo in parts.table.classes}
         self._in_flight: dict[int, Planned] = {}
@@ -75,6 +76,9 @@ class Driver:
             )
             if row is None:
                 self._buffer.add("untracked_requests", 1)
+            elif self._live:
+                self._live.arrived(row)
+                self._log.later(self._live.binder(row))
         except Exception:
             self._failed("tracking a new request")
 
@@ -154,7 +158,7 @@ class Driver:
             work = bool(view.running or view.waiting_count) and not output.preempted_req_ids
             busy = any(planned.shape.kind != "empty" for planned in self._in_flight.values())
             self._adapter.note_turn(idle=empty and work and not busy)
-            self._in_flight[id(output)] = Planned(
+            planned = self._in_flight[id(output)] = Planned(
                 view.step,
                 view.now_ns,
                 shape,
@@ -169,6 +173,10 @@ class Driver:
                 len(output.preempted_req_ids or ()),
                 self._fallback,
             )
+            if self._live:
+                self._live.scheduled(planned, self._adapter.computed)
+                if planned.predicted_ns > FLUSH_NS:  # nobody should wait that long for what is known now
+                    self._log.flush()
         except Exception:
             self._failed("recording a scheduled step")
         self._policy_ns += self._clock.cost_ns() - begin
@@ -194,6 +202,8 @@ class Driver:
         try:
             emission = self._tokens.take(outs, now_ns)
             if planned is not None:
+                if self._live:
+                    self._live.done(planned.step, now_ns)
                 self._log.step(planned, emission, now_ns, self._policy_ns)
                 self._policy_ns = 0
         except Exception:
@@ -204,7 +214,7 @@ class Driver:
         if idle or self._log.due(now_ns):
             self._log.flush()
         self._policy_ns += self._clock.cost_ns() - begin
-        self._send(results)
+        self._send(results, now_ns)
 
     def flush(self) -> None:
         """Hand what has gathered to model and observers: the engine stops."""
@@ -229,20 +239,9 @@ class Driver:
         view = self._adapter.coast(self._clock.monotonic_ns(), free_blocks)
         shape = view.decode_shape
         self._in_flight[id(output)] = Planned(
-            view.step,
-            view.now_ns,
-            shape,
-            0,
-            self._model.predict_ns(shape),
-            self._plan,
-            self._budget,
-            self._limit(),
-            view.running,
-            0,
-            free_blocks,
-            0,
-            False,
-        )
+            view.step, view.now_ns, shape, 0, self._model.predict_ns(shape), self._plan, self._budget, self._limit(),
+            view.running, 0, free_blocks, 0, False,
+        )  # fmt: skip
 
     def coast_rename(self, name: Any, output: Any) -> None:
         """The step that ``name`` named goes by ``output`` from now on."""
@@ -260,15 +259,17 @@ class Driver:
         """Plain steps follow."""
         self._table.publish()
 
-    def _send(self, results: Mapping[int, Any]) -> None:
+    def _send(self, results: Mapping[int, Any], now_ns: int) -> None:
         """Attach the metrics to the statistics vLLM sends anyway; without a carrier they wait for the next step."""
         try:
-            for outputs in results.values():
-                stats = outputs.scheduler_stats
-                if stats is not None:
-                    message: Message | None = self._buffer.drain()
-                    stats.sarathi = message
-                    return
+            carriers = [out.scheduler_stats for out in results.values() if out.scheduler_stats is not None]
+            if not carriers and (self._live is None or self._scheduler.log_stats):
+                return
+            message: Message | None = self._buffer.drain()
+            if carriers:
+                carriers[0].sarathi = message
+            if message and self._live:
+                self._live.apply(message, now_ns)
         except Exception:
             self._failed("sending metrics")
 

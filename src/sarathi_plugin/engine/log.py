@@ -63,7 +63,7 @@ class StepLog:
         self.model = model
         self._observers = observers
         self._failed = failed
-        self._pending: list[_Done | _Left] = []
+        self._pending: list[_Done | _Left | Callable[[], None]] = []
         self._flushed_ns = 0
         self.last_end_ns = 0
 
@@ -76,6 +76,10 @@ class StepLog:
     def request(self, timeline: RequestTimeline, outcome: Outcome) -> None:
         """A request ended."""
         self._pending.append(_Left(timeline, outcome))
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call this, which does not raise, when all that happened before it has been observed."""
+        self._pending.append(call)
 
     def due(self, now_ns: int) -> bool:
         """Whether enough has gathered to be observed.
@@ -96,6 +100,9 @@ class StepLog:
         for what in pending:
             if isinstance(what, _Left):
                 self._observers.call("request_finished", timeline=what.timeline, outcome=what.outcome)
+                continue
+            if not isinstance(what, _Done):
+                what()
                 continue
             steps.append((what.planned.shape, what.end_ns - what.start_ns))
             if watched:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.plugins import Observers
     from sarathi_plugin.policies.base import Policy
     from sarathi_plugin.telemetry.buffer import MetricBuffer
+    from sarathi_plugin.telemetry.live.writer import LiveWriter
     from sarathi_plugin.telemetry.table import RequestTable
 
 
@@ -57,6 +58,7 @@ class Parts:
     default_class: SloClass
     clock: Clock = field(default_factory=Clock)
     journal: Journal | None = None
+    live: LiveWriter | None = None
 
 
 def status_of(finish_reason: str) -> RequestStatus:

@@ -15,11 +15,14 @@ from sarathi_plugin.engine import contract, stats
 from sarathi_plugin.engine.driver import Driver
 from sarathi_plugin.engine.facts import engine_facts, model_facts
 from sarathi_plugin.engine.journal import Journal
+from sarathi_plugin.engine.page import page_wanted
 from sarathi_plugin.engine.parts import Clock, Parts
 from sarathi_plugin.steptime.machine import online_from
 from sarathi_plugin.steptime.online import OnlineModel
 from sarathi_plugin.steptime.profile import read_profile
 from sarathi_plugin.telemetry.buffer import MetricBuffer
+from sarathi_plugin.telemetry.live import layout
+from sarathi_plugin.telemetry.live.writer import LiveWriter
 from sarathi_plugin.telemetry.recorder import Recorder
 from sarathi_plugin.telemetry.snapshot import Snapshot, remove_stale_snapshots, snapshot_path
 from sarathi_plugin.telemetry.table import RequestTable
@@ -128,11 +131,13 @@ def build_driver(
     info = describe_engine(scheduler, settings, tuple(classes))
     snapshot = open_snapshot(settings.session, info.engine_index)
     buffer = MetricBuffer()
+    live = make_live(scheduler, settings, info)
     if given is None:
         targets = [round(target * 1e6) for target in settings.curve_targets_ms]
         given = {plugins.TRACKER: Tracker(buffer, snapshot, list(classes.values()), targets)}
     recorder = make_recorder(scheduler, settings, info, model)
-    for name, plugin in {**given, **({plugins.RECORDER: recorder} if recorder else {})}.items():
+    ours = {plugins.RECORDER: recorder, plugins.LIVE: live}
+    for name, plugin in {**given, **{name: plugin for name, plugin in ours.items() if plugin}}.items():
         plugins.register_plugin(manager, plugin, name)
     observers = plugins.Observers(
         manager,
@@ -144,11 +149,11 @@ def build_driver(
         list(classes.values()),
         load_curve(settings.prefill_curve),
         snapshot,
-        keep_tokens=bool(readers - {plugins.TRACKER}),
+        keep_tokens=bool(readers - {plugins.TRACKER, plugins.LIVE}),
     )
     default = classes[settings.default_class]
     journal = Journal(recorder.note) if recorder else None
-    parts = Parts(policy, model, table, buffer, observers, default, clock, journal)
+    parts = Parts(policy, model, table, buffer, observers, default, clock, journal, live)
     observers.call("engine_started", info=info)
 
     driver = Driver(scheduler, parts)
@@ -206,6 +211,21 @@ def make_recorder(
         "model_state": model.state() if isinstance(model, OnlineModel) else None,
     }
     return Recorder(settings.record, info.engine_index, head, model, int(time.time()))
+
+
+def make_live(scheduler: Any, settings: Settings, info: stats.EngineFacts) -> LiveWriter | None:
+    """The writer behind the live page, where the page was asked for."""
+    if not (settings.session and page_wanted()):
+        return None
+    path = layout.live_path(settings.session, info.engine_index)
+    try:
+        layout.remove_stale()
+        columns = layout.create(path, len(info.slo_classes))
+    except OSError as error:
+        logger.warning("No shared memory for the live page (%s): it will say so.", error)
+        return None
+    blocks = getattr(scheduler.kv_cache_manager.block_pool, "num_gpu_blocks", 0)
+    return LiveWriter(columns, path, info.slo_classes, time.monotonic_ns(), blocks)
 
 
 def open_snapshot(session: str, engine_index: int) -> Snapshot:

@@ -14,6 +14,7 @@ from sarathi_plugin import __version__, plugins
 from sarathi_plugin.config import Settings, load_curve
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.engine.contract import vllm_version
+from sarathi_plugin.engine.page import page_wanted
 from sarathi_plugin.telemetry.exporter import Exporter
 from sarathi_plugin.telemetry.snapshot import Snapshot, snapshot_path
 
@@ -154,7 +155,7 @@ class Bridge:
         }
         known = {
             "slo_class": self._classes,
-            "plugin": plugins.observer_names(settings),
+            "plugin": plugins.observer_names(settings, live=page_wanted()),
             "tbt_ms": [f"{target:g}" for target in settings.curve_targets_ms],
         }
         for engine in self._engines:

@@ -26,7 +26,7 @@ SECONDS = 64
 
 _MAGIC, _PID, _USED, _TOTAL = range(4)
 _HEADER = 8
-_LENGTH = _HEADER + 2 * SECONDS + 2 * ROWS
+_LENGTH = _HEADER + 2 * SECONDS + 3 * ROWS
 FREE = -1
 
 
@@ -48,15 +48,16 @@ def snapshot_path(session: str, engine_index: int) -> Path:
 class Snapshot:
     """The columns themselves. One writer (the engine), any number of readers (API servers).
 
-    deadline_ns: next deadline per row. slo_index: the row's class, FREE when nobody lives there.
+    deadline_ns: next deadline per row. slo_index: the row's class, FREE when nobody lives there. first_ns: when its
+    first token came, 0 before.
     """
 
     def __init__(self, buffer: IntArray, path: Path | None) -> None:
         self._header = buffer[:_HEADER]
         ring = buffer[_HEADER : _HEADER + 2 * SECONDS]
         self._ring_second, self._ring_stall = ring[:SECONDS], ring[SECONDS:]
-        self.deadline_ns = buffer[_HEADER + 2 * SECONDS : _HEADER + 2 * SECONDS + ROWS]
-        self.slo_index = buffer[_HEADER + 2 * SECONDS + ROWS :]
+        columns = buffer[_HEADER + 2 * SECONDS :].reshape(3, ROWS)
+        self.deadline_ns, self.slo_index, self.first_ns = columns
         self.path = path
 
     @classmethod
@@ -102,6 +103,11 @@ class Snapshot:
         self._header[_TOTAL] = total
 
     @property
+    def used(self) -> int:
+        """Rows below this may be taken."""
+        return int(self._header[_USED])
+
+    @property
     def pid(self) -> int:
         """The engine's process."""
         return int(self._header[_PID])
@@ -117,7 +123,7 @@ class Snapshot:
 
     def overdue(self, now_ns: int, classes: int) -> list[Overdue]:
         """Per class index: live requests past their deadline now, and the age of the worst."""
-        used = int(self._header[_USED])
+        used = self.used
         slo = self.slo_index[:used].copy()
         late = now_ns - self.deadline_ns[:used]
         found = []

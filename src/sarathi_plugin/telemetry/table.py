@@ -149,7 +149,7 @@ class RequestTable:
         self.slo_index = snapshot.slo_index
         self.tbt_ns = np.ones(ROWS, np.int64)
         self.last_ns = np.zeros(ROWS, np.int64)
-        self.first_ns = np.zeros(ROWS, np.int64)
+        self.first_ns = snapshot.first_ns
         self.late = np.zeros(ROWS, np.int64)
         self.missed = np.zeros(ROWS, np.int64)
         self.tokens = np.zeros(ROWS, np.int64)
