@@ -143,8 +143,10 @@ class Machine:
         waiting = {request.request_id: request for request in scheduler.waiting}
         assert set(held) == set(waiting)
         left = dict(zip(prompts.slots.tolist(), prompts.left_tokens.tolist(), strict=True))
+        # A token in flight when its request lost its place still comes: a prompt is that much longer than was noted.
+        most = int(scheduler.scheduler_config.async_scheduling)
         for name, request in waiting.items():
-            assert left[held[name]] == request.num_tokens
+            assert 0 <= request.num_tokens - left[held[name]] <= most
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""

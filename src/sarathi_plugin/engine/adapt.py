@@ -197,7 +197,8 @@ class Adapter:
             return
         requests = self._scheduler.requests
         waiting = set(queue)  # sets and filters in C: a thousand may wait
-        first = [request for name in names if (request := requests.get(name)) in waiting]
+        # Each once, whatever a policy says: a request that is queued twice would end the engine.
+        first = [request for name in dict.fromkeys(names) if (request := requests.get(name)) in waiting]
         rest = list(filterfalse(set(first).__contains__, queue))
         queue.clear()
         queue.extend(first)
