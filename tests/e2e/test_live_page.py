@@ -177,7 +177,7 @@ def test_a_stall_shows_on_the_page_and_in_metrics_while_it_lasts(
     assert text(browser, "#state") == "live"
     assert text(browser, "#no-requests") == "No request yet."
     with traffic(server, {"strict": 3, "standard": 1}, 300):
-        wait_for(lambda: document(server).json()["classes"][-1]["met"], "the first tokens")
+        wait_for(lambda: document(server).json()["classes"][-1]["missed"], "the first tokens")
         (folder / "stall").touch()
         wait_for(lambda: not (folder / "stall").exists(), "the stall")
         wait_for(lambda: text(browser, "#state").startswith("stall"), "the stall on the page")
