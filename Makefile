@@ -46,8 +46,8 @@ check: setup  ## formatting, lint, types, import directions, generated files
 	@echo "mypy"; $(BIN)/mypy --no-error-summary
 	@echo "lint-imports"; $(BIN)/lint-imports --no-logo 2>&1
 	@echo "generated files"; $(BIN)/python scripts/generated.py --check
-	@$(BIN)/python scripts/prefill_curves.py --check
-	@$(BIN)/python scripts/monitoring_files.py --check
+	@PYTHONPATH=. $(BIN)/python scripts/prefill_curves.py --check
+	@PYTHONPATH=. $(BIN)/python scripts/monitoring_files.py --check
 
 format: setup  ## format the code and apply safe fixes
 	@$(BIN)/ruff format --quiet
@@ -55,8 +55,8 @@ format: setup  ## format the code and apply safe fixes
 
 generate: setup  ## rewrite what is generated (the list: scripts/generated.py)
 	@$(BIN)/python scripts/generated.py
-	@$(BIN)/python scripts/prefill_curves.py
-	@$(BIN)/python scripts/monitoring_files.py
+	@PYTHONPATH=. $(BIN)/python scripts/prefill_curves.py
+	@PYTHONPATH=. $(BIN)/python scripts/monitoring_files.py
 
 test: setup  ## all tests but the slow ones (more arguments for pytest: make test ARGS="-k name")
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -65,7 +65,7 @@ test-full: setup  ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: none match
 
 monitoring-check: setup  ## rules, their tests, dashboards, provisioning, and all queries against a real server
-	@$(BIN)/python scripts/monitoring_files.py --check
+	@PYTHONPATH=. $(BIN)/python scripts/monitoring_files.py --check
 	$(BIN)/python -m pytest tests/unit/monitoring tests/contract/test_monitoring.py tests/e2e/test_monitoring.py $(ARGS)
 
 monitoring-live: setup  ## two servers under load behind a real Prometheus: every query, and pictures of the dashboards

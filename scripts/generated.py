@@ -1,11 +1,11 @@
 """Rewrite what is generated from the code; with ``--check``, only say what is out of date.
 
-Two kinds: whole files, listed below with the module whose output they are; and blocks in Markdown files between
+Blocks in Markdown files between
 
     <!-- generated: sarathi_plugin.some.module -->
     <!-- end of generated -->
 
-which hold the output of ``python -m sarathi_plugin.some.module``.
+hold the output of ``python -m sarathi_plugin.some.module``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
-WHOLE_FILES: dict[str, str] = {}
-"""Path from the root -> module."""
-
 BLOCK = re.compile(
     r"(?P<start><!-- generated: (?P<module>sarathi_plugin[\w.]*) -->\n).*?(?P<end><!-- end of generated -->)",
     re.DOTALL,
@@ -41,8 +42,8 @@ def with_blocks(text: str) -> str:
 
 
 def wanted() -> dict[Path, str]:
-    """Every file that is generated, or has a part that is, with the content it should have."""
-    files = {ROOT / path: output_of(module) for path, module in WHOLE_FILES.items()}
+    """Every file that has a generated part, with the content it should have."""
+    files = {}
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         text = path.read_text(encoding="utf-8")
         if BLOCK.search(text):
@@ -50,21 +51,21 @@ def wanted() -> dict[Path, str]:
     return files
 
 
-def main() -> int:
-    """Write or check; the number of files found out of date while checking, at most 1."""
+def settle(files: Mapping[Path, str]) -> int:
+    """Write these files where they differ; with ``--check`` say so instead, and return 1 when any does."""
     check = "--check" in sys.argv[1:]
-    stale = [
-        (path, text)
-        for path, text in wanted().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path, text in stale:
+    stale = {
+        path: text
+        for path, text in files.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+    for path, text in stale.items():
         print(f"{path.relative_to(ROOT)}: {'out of date, run: make generate' if check else 'written'}")
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    return 1 if check and stale else 0
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(settle(wanted()))

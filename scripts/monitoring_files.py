@@ -6,12 +6,15 @@ python scripts/monitoring_files.py [--check]
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sarathi_plugin.monitoring import rulefiles, stall
 from sarathi_plugin.monitoring.dashboards import compare, fluidity, scheduler
+from scripts.generated import ROOT, settle
 
-ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 RECORDED_STALL = ROOT / "tests" / "data" / "stall.jsonl.gz"
 
 
@@ -30,21 +33,5 @@ def wanted() -> dict[Path, str]:
     }  # fmt: skip
 
 
-def main() -> int:
-    """Write, or with ``--check`` only compare; 1 when something differs."""
-    check = "--check" in sys.argv[1:]
-    stale = [
-        (path, text)
-        for path, text in wanted().items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
-    for path, text in stale:
-        print(f"{path.relative_to(ROOT)}: {'out of date, run: make generate' if check else 'written'}")
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return 1 if check and stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(settle(wanted()))

@@ -1,9 +1,9 @@
-"""Two servers under the same load, scraped by a real Prometheus: every query runs, and every dashboard is drawn.
+"""Two servers under the same load, scraped by a real Prometheus: every query runs, dashboards and page are drawn.
 
     python scripts/monitoring_live.py [--out out/monitoring-live] [--seconds 90]
 
 First `sarathi`, then `prefill-first`, which ends with prompts of 12,000 tokens beside open streams: a stall of more
-than ten seconds. Needs `vllm` and `prometheus`. Into the folder come pictures, the recording of the stall, and logs.
+than ten seconds. Needs `vllm`, `prometheus` and `chromium`. Into the folder come pictures, a recording and logs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ import yaml
 from sarathi_plugin.config import BUILTIN_CLASSES, load_curve
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.demo import tiny
+from sarathi_plugin.engine.serve import allow_list
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.dispatch import run_open_loop
 from sarathi_plugin.load.server import RunningServer, ServerSpec, free_port, serve
@@ -34,11 +37,15 @@ from sarathi_plugin.monitoring.prom import Prometheus
 from sarathi_plugin.workload.arrivals import poisson_arrivals
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
 from sarathi_plugin.workload.synthetic import random_prompt
+from scripts import page_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SCRAPE = "1s"
+PAGE_S = 40
+"""Of load while the page is looked at."""
+
 CLASSES = {name: spec.build(name) for name, spec in BUILTIN_CLASSES.items()}
 SERVE = (
     "--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "14000",
@@ -108,7 +115,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def running_server(folder: Path, policy: str, *more: str) -> Iterator[RunningServer]:
-    """A tiny model under a policy, with one SLO class that nobody can serve."""
+    """A tiny model under a policy, with the live page, and with one SLO class that nobody can serve."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
     model.mkdir(exist_ok=True)
@@ -116,7 +123,8 @@ def running_server(folder: Path, policy: str, *more: str) -> Iterator[RunningSer
     (folder / "sarathi.yaml").write_text(SETTINGS)
     own = ("--scheduler", policy, "--sarathi-config", str(folder / "sarathi.yaml"), *more)
     spec = ServerSpec(
-        str(model), "tiny", folder / "server.log", (*SERVE, *own), {"VLLM_CPU_KVCACHE_SPACE": "2"},
+        str(model), "tiny", folder / "server.log", (*SERVE, *own),
+        {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_PLUGINS": allow_list(os.environ.get("VLLM_PLUGINS"))},
         start_timeout_s=600,
     )  # fmt: skip
     with serve(spec) as server:
@@ -223,17 +231,28 @@ def run(scraper: Scraper, out: Path, folder: Path, seconds: float) -> int:
     with running_server(folder / "prefill-first", "prefill-first", "--sarathi-record", str(record)) as server:
         second = server.url.removeprefix("http://")
         start = put_under_load(scraper, server, seconds)
-        wrong |= open_stall(scraper, server)
+        with beside(lambda: page_pictures.take_stall(server.url, out / "page-stall.png")):
+            wrong |= open_stall(scraper, server)
         draw(scraper, out / "stall.png", "fluidity", start)
     draw(scraper, out / "compare.png", "compare", began, arm_a=first, arm_b=second)
     return wrong
 
 
 def picture_server(scraper: Scraper, server: RunningServer, out: Path, start: float) -> None:
-    """All pictures that need the first server alive, just after its load; each further kind is a line here."""
-    print(f"pictures of {server.url}")
+    """The dashboards just after the load, and the page under more of it."""
     draw(scraper, out / "fluidity.png", "fluidity", start)
     draw(scraper, out / "scheduler.png", "scheduler", start)
+    with beside(lambda: run_open_loop(traffic(PAGE_S, seed=2), make_client(server).send)):
+        page_pictures.take(server.url, out, "interactive")
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do the work in a thread while the block runs; what it raises is raised at the end of the block."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+        done.result()
 
 
 def put_under_load(scraper: Scraper, server: RunningServer, seconds: float) -> float:

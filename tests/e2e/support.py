@@ -63,6 +63,29 @@ def install_plugin(target: Path, name: str, code: str) -> None:
     (info / "entry_points.txt").write_text(f"[sarathi_plugin]\n{name} = {module}\n")
 
 
+STALL = '''
+"""Stops the engine once, when a file appears."""
+import pathlib, time
+from sarathi_plugin.hookspecs import hookimpl
+
+@hookimpl
+def engine_started(info):
+    global FILE
+    FILE = pathlib.Path(info.plugin_settings["stall"]["file"])
+
+@hookimpl
+def observe_step(record):
+    if FILE.exists() and record.shape.decode_rows >= 3:
+        FILE.unlink()
+        time.sleep(SECONDS)
+'''
+
+
+def install_stall(target: Path, seconds: float) -> None:
+    """The plugin ``stall``: once the file of its setting is there and three streams run, the engine stands still."""
+    install_plugin(target, "stall", STALL.replace("SECONDS", str(seconds)))
+
+
 SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 
 

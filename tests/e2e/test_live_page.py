@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from sarathi_plugin.cli import app
 from sarathi_plugin.engine.serve import allow_list
-from tests.conftest import find_program
-from tests.e2e.support import MODEL, Metrics, install_plugin, tiny_server
+from scripts.browser import chromium, look_like, text, wait_for
+from tests.e2e.support import MODEL, Metrics, install_stall, tiny_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from selenium.webdriver import Chrome
 
@@ -30,29 +30,13 @@ pytestmark = [pytest.mark.vllm, pytest.mark.server, pytest.mark.chromium]
 
 KEY = "sk-page-test"
 STALL_S = 10
-STALL = f'''
-"""Stops the engine once, when a file appears."""
-import pathlib, time
-from sarathi_plugin.hookspecs import hookimpl
-
-@hookimpl
-def engine_started(info):
-    global FILE
-    FILE = pathlib.Path(info.plugin_settings["stall"]["file"])
-
-@hookimpl
-def observe_step(record):
-    if FILE.exists() and record.shape.decode_rows >= 3:
-        FILE.unlink()
-        time.sleep({STALL_S})
-'''
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the page, two API servers, a key, and a plugin that can stop its engine for ten seconds."""
     folder = tmp_path_factory.mktemp("page")
-    install_plugin(folder / "site", "stall", STALL)
+    install_stall(folder / "site", STALL_S)
     settings = folder / "sarathi.yaml"
     settings.write_text(
         f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
@@ -70,50 +54,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Chrome]:
-    """A headless browser."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.binary_location = str(find_program("chromium"))
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(find_program("chromedriver"))))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 @pytest.fixture
 def browser() -> Iterator[Chrome]:
     with chromium() as driver:
         look_like(driver, 1280, "light")
         yield driver
-
-
-def look_like(browser: Chrome, width: int, theme: str) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"
-        time.sleep(0.05)
-    return found
-
-
-def text(browser: Chrome, selector: str) -> str:
-    return str(
-        browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
-    )
 
 
 def sign_in(browser: Chrome, server: RunningServer) -> None:

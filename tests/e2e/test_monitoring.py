@@ -18,7 +18,7 @@ from sarathi_plugin.monitoring import files, names, preview, questions
 from sarathi_plugin.monitoring.alerts import ALERTS
 from sarathi_plugin.workload.model import Workload
 from scripts.monitoring_live import Scraper, make_client, request, running_prometheus
-from tests.e2e.support import install_plugin, tiny_server
+from tests.e2e.support import install_stall, tiny_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,22 +31,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.vllm, pytest.mark.server, pytest.mark.prometheus, pytest.mark.slow]
 
 STALL_S = 9
-STALL = f'''
-"""Stops the engine once, when a file appears."""
-import pathlib, time
-from sarathi_plugin.hookspecs import hookimpl
-
-@hookimpl
-def engine_started(info):
-    global FILE
-    FILE = pathlib.Path(info.plugin_settings["stall"]["file"])
-
-@hookimpl
-def observe_step(record):
-    if FILE.exists() and record.shape.decode_rows >= 3:
-        FILE.unlink()
-        time.sleep({STALL_S})
-'''
 SECONDS = 12
 
 
@@ -84,7 +68,7 @@ def put_under_load(scraper: Scraper, server: RunningServer, stall: Path) -> None
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """One server and one Prometheus for all tests here."""
     folder = tmp_path_factory.mktemp("monitoring")
-    install_plugin(folder / "site", "stall", STALL)
+    install_stall(folder / "site", STALL_S)
     settings = folder / "sarathi.yaml"
     settings.write_text(
         f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"

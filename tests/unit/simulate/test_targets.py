@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +10,6 @@ from sarathi_plugin.config import CURVES, CurveFile, load_curve
 from sarathi_plugin.simulate.targets import prefill_curve, reference_decode_ns
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile, shipped_profiles
 
-SCRIPT = Path(__file__).parents[3] / "scripts/prefill_curves.py"
 MACHINE: dict[str, Any] = {
     "linear_s": [(1, 1e-5), (4096, 4096e-5)],  # 10 us a token
     "decode_step_s": 0.0,
@@ -88,32 +83,3 @@ def test_a_shipped_curve_is_that_of_its_profile(name: str):
     shipped = CurveFile.model_validate_json((CURVES / f"{name}.json").read_bytes())
     assert shipped == prefill_curve(read_profile(name)), "make generate"
     assert load_curve(name).digest == prefill_curve(read_profile(name)).build().digest
-
-
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prefill_curves_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_check_finds_what_is_shipped_up_to_date(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sys.argv", ["prefill_curves.py", "--check"])
-    assert script.main() == 0
-
-
-def test_the_check_names_a_curve_that_is_not_its_profiles_and_writes_nothing(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(script, "CURVES", tmp_path)
-    monkeypatch.setattr("sys.argv", ["prefill_curves.py"])
-    assert script.main() == 0
-    written = {path.stem: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(written) == shipped_profiles()
-    changed = json.loads(written["h100-llama-2-7b"]) | {"c0_s": 9.0}
-    (tmp_path / "h100-llama-2-7b.json").write_text(json.dumps(changed))
-    monkeypatch.setattr("sys.argv", ["prefill_curves.py", "--check"])
-    assert script.main() == 1
-    assert capsys.readouterr().out == "Prefill curves out of date (h100-llama-2-7b): make generate\n"
-    assert json.loads((tmp_path / "h100-llama-2-7b.json").read_text())["c0_s"] == 9.0
