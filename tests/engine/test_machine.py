@@ -28,6 +28,9 @@ POLICIES: dict[str, dict[str, Any]] = {
     "sarathi": {},
     "sarathi-gap": {"slo": "gap"},
     "sarathi-static": {"token_budget": 48},
+    "niyama": {},
+    "fair-batching": {},
+    "p-pas": {},
     "orca": {},
     "prefill-first": {},
     "request-level": {},
@@ -138,15 +141,11 @@ class Machine:
     def check_queue(self) -> None:
         """The columns by which prompts are ranked hold just those that wait, with all they have to compute."""
         scheduler, table = self.scheduler, self.scheduler.sarathi._table
-        prompts = table.prompts.take(())
-        held = {table.row_at(slot).request_id: slot for slot in prompts.slots.tolist()}
-        waiting = {request.request_id: request for request in scheduler.waiting}
-        assert set(held) == set(waiting)
-        left = dict(zip(prompts.slots.tolist(), prompts.left_tokens.tolist(), strict=True))
-        # A token in flight when its request lost its place still comes: a prompt is that much longer than was noted.
-        most = int(scheduler.scheduler_config.async_scheduling)
-        for name, request in waiting.items():
-            assert 0 <= request.num_tokens - left[held[name]] <= most
+        adapter = scheduler.sarathi._adapter
+        prompts, under_way = adapter._load_prompts(), len(adapter.view.prefills)
+        slots, left = prompts.slots[under_way:].tolist(), prompts.left_tokens[under_way:].tolist()
+        held = {table.row_at(slot).request_id: tokens for slot, tokens in zip(slots, left, strict=True)}
+        assert held == {request.request_id: request.num_tokens for request in scheduler.waiting}
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""

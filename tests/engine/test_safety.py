@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vllm
 
+EACH_POLICY = pytest.mark.parametrize(
+    "policy",
+    [
+        "sarathi",
+        "sarathi-static",
+        "niyama",
+        "fair-batching",
+        "p-pas",
+        "orca",
+        "prefill-first",
+        "request-level",
+        "alternate",
+    ],
+)
 MODES = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 BOOM = RuntimeError("on purpose")
 
@@ -197,20 +211,7 @@ def test_whole_prompts_that_fit_in_no_step_are_split_rather_than_never_served(
     assert longest > 512 == engine.scheduler.max_num_scheduled_tokens
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        "sarathi",
-        "sarathi-static",
-        "niyama",
-        "fair-batching",
-        "p-pas",
-        "orca",
-        "prefill-first",
-        "request-level",
-        "alternate",
-    ],
-)
+@EACH_POLICY
 def test_a_policy_keeps_its_hands_off_what_it_was_not_given(
     serve: Callable[..., Engine], policy: str
 ) -> None:
@@ -311,20 +312,7 @@ def test_an_unknown_class_gets_the_default_and_is_counted(config_for: Callable[.
 
 
 @MODES
-@pytest.mark.parametrize(
-    "policy",
-    [
-        "sarathi",
-        "sarathi-static",
-        "niyama",
-        "fair-batching",
-        "p-pas",
-        "orca",
-        "prefill-first",
-        "request-level",
-        "alternate",
-    ],
-)
+@EACH_POLICY
 def test_requests_beyond_the_table_are_served_unmeasured(
     serve: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, policy: str, asynchronous: bool
 ) -> None:

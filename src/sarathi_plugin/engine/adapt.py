@@ -37,6 +37,7 @@ class Adapter:
         self._tbt_ns: IntArray = EMPTY
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
+        self._lost_place: list[str] = []
         self.idle_turns = 0
         self.computed: list[tuple[str, int]] = []
         """Prompt chunks of the step scheduled last: (request, tokens)."""
@@ -136,6 +137,7 @@ class Adapter:
         return rows
 
     def _load_prompts(self) -> Prompts:
+        self._note_preempted(())
         return self._table.prompts.take(self.view.prefills)
 
     def apply(self, plan: StepPlan) -> int:
@@ -245,16 +247,23 @@ class Adapter:
                 self._table.prompts.waits[row.slot] = False
                 if row.scheduled_ns is None:
                     row.scheduled_ns = now_ns
-        self._note_preempted(output.preempted_req_ids)
+        if output.preempted_req_ids:
+            self._note_preempted(output.preempted_req_ids)
         chunks = len(self.computed)
         decodes = len(scheduled) - chunks
         context = self.view.decode_context if decodes else 0
         return StepShape(decodes, output.total_num_scheduled_tokens - tokens, context, tokens, pairs), chunks
 
-    def _note_preempted(self, request_ids: Iterable[str] | None) -> None:
-        """Requests that lost their place wait again, with all they have to compute."""
-        for request_id in request_ids or ():
-            row, request = self._table.rows.get(request_id), self._scheduler.requests.get(request_id)
-            if row is not None and request is not None:
-                row.computed_tokens, row.total_tokens = 0, request.num_tokens
-                self._table.prompts.wait(row)
+    def _note_preempted(self, request_ids: Iterable[str]) -> None:
+        """Requests that lost their place wait again, with all they have to compute, until they have a place.
+
+        A token that was in flight when its request lost its place still comes: those before are looked at again.
+        """
+        rows, requests, prompts = self._table.rows, self._scheduler.requests, self._table.prompts
+        before = [name for name in self._lost_place if name in rows and prompts.waits[rows[name].slot]]
+        lost = dict.fromkeys([*before, *request_ids])
+        self._lost_place = [name for name in lost if name in rows and name in requests]
+        for name in self._lost_place:
+            row = rows[name]
+            row.computed_tokens, row.total_tokens = 0, requests[name].num_tokens
+            prompts.wait(row)
