@@ -39,8 +39,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one prompt under way": {"max_partial": 1},
     "no memory kept free": {"headroom": 0.0},
     "no caution while cold": {"cold_chunk": 8192},
+    "no overtaking": {"overtaking": False},
+    "no banking": {"banking": 0.0},
+    "no ageing": {"ageing": 0},
 }
-"""Settings of the policy by what they take away. What has no switch (ageing, overtaking, banking) is not here."""
+"""Settings of the policy by what they take away."""
 
 Found = dict["Cell", dict[str, Seeds]]
 

@@ -109,7 +109,11 @@ class StepShape(NamedTuple):
 
 
 class StepTimeModel(Protocol):
-    """Predicts how long a step takes and learns from the steps that ran."""
+    """Predicts how long a step takes and learns from the steps that ran.
+
+    A model may also have ``predict_many_ns(shape, tokens, pairs) -> list[int]``: what ``predict_ns`` says of the
+    decodes of ``shape`` with each of so many prompt tokens and query-key pairs. It saves time in every step.
+    """
 
     @property
     def ready(self) -> bool:

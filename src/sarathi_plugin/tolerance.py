@@ -44,7 +44,7 @@ class Tolerance:
         self.index = {slo.name: i for i, slo in enumerate(classes)}
         self._lengths = [deque(PRIOR, maxlen=RECENT) for _ in classes]
         self._fresh = [0] * len(self._lengths)
-        self._costs: dict[tuple[int, int], FloatArray] = {}
+        self._costs: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
         self.survival = np.zeros((len(self._lengths), LONGEST + 2))
         """survival[i, n]: share of answers of class i with at least n tokens; shape (classes, LONGEST + 2)."""
         for i in range(len(self._lengths)):
@@ -77,6 +77,13 @@ class Tolerance:
 
     def expected_loss(self, index: int, octave: int) -> FloatArray:
         """The same after a further wait, exponential with a mean of 2 ** (octave / 2) periods; shape (LATENESS,)."""
+        return self._after(index, octave)[0]
+
+    def added_loss(self, index: int, octave: int) -> FloatArray:
+        """What such a wait adds to the chance of being lost; shape (LATENESS,)."""
+        return self._after(index, octave)[1]
+
+    def _after(self, index: int, octave: int) -> tuple[FloatArray, FloatArray]:
         key = (index, octave)
         found = self._costs.get(key)
         if found is None:
@@ -85,5 +92,6 @@ class Tolerance:
             later = [float(lost[-1])]
             for now in lost[-2::-1].tolist():
                 later.append((1 - stay) * now + stay * later[-1])
-            found = self._costs[key] = np.array(later[::-1])
+            expected = np.array(later[::-1])
+            found = self._costs[key] = expected, expected - lost
         return found

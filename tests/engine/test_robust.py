@@ -30,6 +30,9 @@ CELLS = {
 WORST = 0.9
 """Of the share of fluid requests, and of the mean fluidity-index, that ``sarathi-static`` reaches."""
 
+LEARNED = 0.95
+"""Of what ``sarathi`` reaches that started from the right model."""
+
 TIMES = (
     "host_s",
     "host_request_s",
@@ -116,6 +119,16 @@ def test_a_model_that_starts_half_as_much_off(where: str, factor: float, tmp_pat
     assert told == pytest.approx(factor, rel=0.01)
 
     assert_keeps_up(where, start=start)
+    right = tmp_path / "right.json"
+    save_profile(profile, right)
+    share, index = figures(where, "sarathi", start=right)
+    learned_share, learned_index = figures(where, "sarathi", start=start)
+    assert learned_share >= LEARNED * share, (
+        f"fluid share {learned_share:.3f}, from the right model {share:.3f}"
+    )
+    assert learned_index >= LEARNED * index, (
+        f"fluidity-index {learned_index:.3f}, from the right model {index:.3f}"
+    )
 
 
 @pytest.mark.parametrize("where", CELLS)

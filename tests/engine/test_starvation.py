@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import TILES
-from sarathi_plugin.policies.urgency import AGEING
 from tests.engine.emulator import Engine, VirtualClock, linear_time, make_scheduler
 from tests.engine.workloads import MS
 
@@ -29,7 +29,7 @@ def smallest_chunk(decodes: int) -> int:
 
 def bound(tokens: int, decodes: int) -> int:
     """Steps after which a prompt of so many tokens has its first one, if it is the furthest overdue."""
-    return AGEING * (-(-tokens // smallest_chunk(decodes)) + 1)
+    return Sarathi().ageing * (-(-tokens // smallest_chunk(decodes)) + 1)
 
 
 def play_adversary(

@@ -14,12 +14,15 @@ from sarathi_plugin.policies.sizing import (
     ENDS,
     Sizes,
     added_misses,
+    attention_of,
     candidates,
     fastest,
+    late_makers,
     least_harm,
+    predicted,
     sizes_within,
-    with_prompts,
 )
+from sarathi_plugin.steptime.online import OnlineModel
 from tests.unit.policies.views import NOW, LinearModel, make_row, make_view
 
 if TYPE_CHECKING:
@@ -52,15 +55,14 @@ def test_candidates_are_tile_edges_prompt_ends_and_all_there_is(
 @given(rows=ROWS, tokens=st.integers(1, 20_000))
 def test_prompt_tokens_are_taken_in_the_order_of_the_prompts(rows: list[RequestRow], tokens: int):
     tokens = min(tokens, sum(row.remaining_tokens for row in rows))
-    (shape,) = with_prompts(StepShape(3, 3, 900), rows, [tokens])
+    found = attention_of(rows, [*range(1, tokens, 97), tokens])
     pairs, left = 0.0, tokens
     for row in rows:
         part = min(left, row.remaining_tokens)
         pairs += sum(row.computed_tokens + i + 0.5 for i in range(part))
         left -= part
-    assert shape.prefill_tokens == tokens
-    assert np.isclose(shape.prefill_attention, pairs)
-    assert shape[:3] == (3, 3, 900)
+    assert np.isclose(found[-1], pairs)
+    assert found == [attention_of(rows, [n])[0] for n in [*range(1, tokens, 97), tokens]]
 
 
 @given(
@@ -75,7 +77,7 @@ def test_sizes_within_a_limit_are_those_whose_step_is_and_the_smallest(
     model, shape = LinearModel(margin=margin, pair_ms=pair_ms), StepShape(4, 4, 2000)
     tokens = candidates(4, 4000, rows)
     sizes = sizes_within(model, shape, rows, tokens, limit_ms * NS_PER_MS)
-    times = [model.predict_ns(step) * (1 + margin) for n in tokens for step in with_prompts(shape, rows, [n])]
+    times = [took * (1 + margin) for took in predicted(model, shape, tokens, attention_of(rows, tokens))]
     fitting = [n for n, took in zip(tokens, times, strict=True) if took <= limit_ms * NS_PER_MS]
     assert sizes.tokens == (fitting or tokens[:1])
     assert sizes.times_ns == times[: len(sizes.tokens)]
@@ -100,6 +102,9 @@ def test_added_misses_are_counted_as_the_index_counts_them(
 
     found = added_misses(view, alone * NS_PER_MS, [t * NS_PER_MS for t in times])
     assert found == [missed(t) - missed(alone) for t in times]
+    assert late_makers(view, alone * NS_PER_MS, [t * NS_PER_MS for t in times]) == [
+        more > 0 for more in found
+    ]
 
 
 SIZED = st.lists(
@@ -113,10 +118,25 @@ def sized(data: list[tuple[int, int, int]]) -> tuple[Sizes, list[int]]:
     return Sizes(tokens, times), [late for _, _, late in data]
 
 
+@given(
+    shape=st.builds(StepShape, st.integers(0, 300), st.integers(0, 300), st.integers(0, 90_000)), rows=ROWS
+)
+def test_many_sizes_are_predicted_as_one_by_one(shape: StepShape, rows: list[RequestRow]):
+    model = OnlineModel((0.01, 0.02, 0.03, 0.04, 0.05), trained=True)
+    for n in range(40):  # stairs of their own
+        model.learn([(StepShape(4, 4, 2000, 32 * n + 8, 900.0 * n), (40 + 7 * (n % 3)) * NS_PER_MS)])
+    tokens = candidates(shape.decode_tokens, 12_000, rows)
+    one_by_one = [
+        model.predict_ns(StepShape(*shape[:3], n, pairs))
+        for n, pairs in zip(tokens, attention_of(rows, tokens), strict=True)
+    ]
+    assert predicted(model, shape, tokens, attention_of(rows, tokens)) == one_by_one
+
+
 @given(data=SIZED)
 def test_the_fastest_is_the_best_rate_among_those_that_make_nobody_late(data: list[tuple[int, int, int]]):
     sizes, added = sized(data)
-    best = fastest(sizes, added)
+    best = fastest(sizes, [count > 0 for count in added])
     harmless = [i for i, late in enumerate(added) if not late]
     if not harmless:
         assert best is None

@@ -15,8 +15,16 @@ from pydantic import Field
 
 from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.sizing import TILES, added_misses, candidates, fastest, least_harm, sizes_within
-from sarathi_plugin.policies.urgency import AGEING, loss_if_delayed, most_overdue
+from sarathi_plugin.policies.sizing import (
+    TILES,
+    added_misses,
+    candidates,
+    fastest,
+    late_makers,
+    least_harm,
+    sizes_within,
+)
+from sarathi_plugin.policies.urgency import loss_if_delayed, most_overdue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +34,6 @@ if TYPE_CHECKING:
 
 TYPICAL = 512
 """Chunk by which the time per prompt token is judged."""
-
-BANKING = 0.8
-"""Decodes gain slack in a step of their own that is shorter than this share of D_d."""
 
 FRONT = 64
 """So many waiting prompts, the most urgent ones, are put in order."""
@@ -42,7 +47,10 @@ class Sarathi(Policy):
     tiles: end steps on tile edges. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
-    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free.
+    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free. overtaking: a more urgent
+    waiting prompt goes before those under way. banking: where any chunk makes a decode late, prompts wait while decodes
+    gain slack in a step of their own that is shorter than this share of D_d; 0 for never. ageing: every so many steps
+    belong to the prompt furthest overdue; 0 for none, and then a prompt may starve.
     """
 
     coasts = True
@@ -56,6 +64,9 @@ class Sarathi(Policy):
     cold_chunk: Annotated[int, Field(gt=0)] = 128
     max_partial: Annotated[int, Field(gt=0)] = 4
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    overtaking: bool = True
+    banking: Annotated[float, Field(ge=0, le=1)] = 0.8
+    ageing: Annotated[int, Field(ge=0)] = 16
 
     def max_batched_tokens(self, max_model_len: int) -> int | None:
         """8192: room for every chunk that slack allows."""
@@ -74,7 +85,7 @@ class Sarathi(Policy):
         prefills = [view.prefills[i] for i in np.argsort(key[:held], kind="stable").tolist()]
         waiting = [view.row(slot) for slot in self._front(view, prompts, key[held:])]
         more_urgent = bool(prefills and waiting and key[held:].min() < key[:held].min())
-        overtakes = more_urgent and self._fits(waiting[0], view)
+        overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
         chunk, limit, available = self._chunk(view, served, must=turn is not None)
         passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
@@ -91,7 +102,9 @@ class Sarathi(Policy):
             reason="a more urgent prompt waits" if skip else "",
             max_running=view.running if crowded else None,
             available_ns=available,
-            relegated=int(((view.previous_ns < prompts.due_ns) & (prompts.due_ns < view.now_ns)).sum()),
+            relegated=int(
+                np.count_nonzero((view.previous_ns < prompts.due_ns) & (prompts.due_ns < view.now_ns))
+            ),
         )
 
     @staticmethod
@@ -112,7 +125,7 @@ class Sarathi(Policy):
             key = work_ns
         else:
             key = (prompts.due_ns if self.order == "deadline" else prompts.arrival_ns).astype(np.float64)
-        turn = most_overdue(prompts, view.now_ns) if view.step % AGEING == 0 else None
+        turn = most_overdue(prompts, view.now_ns) if self.ageing and view.step % self.ageing == 0 else None
         if turn is not None:
             key[turn] = -np.inf
         return key, turn
@@ -158,22 +171,22 @@ class Sarathi(Policy):
             limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
-        added = [0] * len(sizes.tokens)
+        late = [False] * len(sizes.tokens)
+        alone_ns = view.model.predict_ns(view.decode_shape)
         if view.decodes and self.slo == "deadline":
-            added = added_misses(view, view.model.predict_ns(view.decode_shape), sizes.times_ns)
-        best = fastest(sizes, added)
+            late = late_makers(view, alone_ns, sizes.times_ns)
+        best = fastest(sizes, late)
         if best is None:
-            if not must and self._banks(view):
+            if not must and self._banks(view, alone_ns):
                 return 0, "banking", round(limit_ns)
+            added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:
             limit = "engine" if tokens[-1] == room else "prompts"
         elif best < len(sizes.tokens) - 1:
-            limit = "slack" if added[-1] else "tile"
+            limit = "slack" if late[-1] else "tile"
         return sizes.tokens[best], limit, round(limit_ns)
 
-    @staticmethod
-    def _banks(view: StepView) -> bool:
+    def _banks(self, view: StepView, alone_ns: int) -> bool:
         """Whether a step of the decodes alone leaves them more slack than they had: prompts may then wait for it."""
-        alone_ns = view.model.predict_ns(view.decode_shape)
-        return alone_ns < BANKING * view.min_decode_tbt_ns and not view.previous_empty
+        return alone_ns < self.banking * view.min_decode_tbt_ns and not view.previous_empty

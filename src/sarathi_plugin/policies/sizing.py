@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sarathi_plugin.core import Chunk
+from sarathi_plugin.core import StepShape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from sarathi_plugin.core import RequestRow, StepShape, StepTimeModel, StepView
+    from sarathi_plugin.core import RequestRow, StepTimeModel, StepView
 
 TILES = (
     16,
@@ -28,6 +28,8 @@ milliseconds, as on CPUs."""
 
 ENDS = 4
 """Chunks that just finish the first so many prompts are candidates too."""
+
+FAR_NS = 1 << 62
 
 
 class Sizes(NamedTuple):
@@ -57,52 +59,75 @@ def candidates(
     return sorted(size for size in found if 0 < size <= most)
 
 
-def with_prompts(shape: StepShape, rows: Sequence[RequestRow], tokens: Iterable[int]) -> Iterator[StepShape]:
-    """The step with each of so many prompt tokens (ascending, no more than there are), taken from the rows in order."""
-    at = taken = 0  # the step carries the rows before this one, whole, and so many tokens of them
+def attention_of(rows: Sequence[RequestRow], tokens: Iterable[int]) -> list[float]:
+    """Query-key pairs of each number of prompt tokens: ascending, no more than there are, in the order of the rows."""
+    found: list[float] = []
+    at = taken = 0  # a step carries the rows before this one, whole: so many tokens and so many pairs of them
+    pairs = 0.0
+    left, context = rows[0].remaining_tokens, rows[0].computed_tokens
     for count in tokens:
-        while (left := rows[at].remaining_tokens) < count - taken:
-            shape = shape.with_chunk(Chunk(left, rows[at].computed_tokens))
+        while left < count - taken:
+            pairs += left * (context + left / 2)
             taken += left
             at += 1
-        yield shape.with_chunk(Chunk(count - taken, rows[at].computed_tokens))
+            left, context = rows[at].remaining_tokens, rows[at].computed_tokens
+        part = count - taken
+        found.append(pairs + part * (context + part / 2))
+    return found
+
+
+def predicted(
+    model: StepTimeModel, shape: StepShape, tokens: Sequence[int], pairs: Sequence[float]
+) -> list[int]:
+    """Nanoseconds the decodes' step takes with each of so many prompt tokens; in one call where the model can."""
+    many: Callable[..., list[int]] | None = getattr(model, "predict_many_ns", None)
+    if many:
+        return many(shape, tokens, pairs)
+    return [model.predict_ns(StepShape(*shape[:3], *size)) for size in zip(tokens, pairs, strict=True)]
 
 
 def sizes_within(
     model: StepTimeModel, shape: StepShape, rows: Sequence[RequestRow], tokens: list[int], limit_ns: float
 ) -> Sizes:
-    """The candidates whose step stays within the limit, and the smallest in any case."""
+    """The candidates up to the first whose step exceeds the limit, and the smallest in any case."""
     slower = 1 + model.margin
-    times: list[float] = []
-    for step in with_prompts(shape, rows, tokens):
-        took = model.predict_ns(step) * slower
-        if took > limit_ns and times:
-            break
-        times.append(took)
-    return Sizes(tokens[: len(times)], times)
+    times = [took * slower for took in predicted(model, shape, tokens, attention_of(rows, tokens))]
+    end = next((i for i, took in enumerate(times) if took > limit_ns and i), len(times))
+    return Sizes(tokens[:end], times[:end])
+
+
+def late_makers(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> list[bool]:
+    """Whether a step of each length makes some decode miss a deadline that it meets when the decodes go alone."""
+    slack = view.decode_deadline_ns - view.free_at_ns
+    late_alone = slack < alone_ns
+    if not late_alone.any():
+        least = int(slack.min())
+        return [took > least for took in times_ns]
+    least = int(slack.min(where=~late_alone, initial=FAR_NS))
+    slack, period = slack[late_alone], view.decode_tbt_ns[late_alone]
+    following = int((slack + period * (((alone_ns - slack) // period) + 1)).min())
+    return [took > least or took >= following for took in times_ns]
 
 
 def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> list[int]:
     """Deadlines that all decodes together miss in a step of each length, beyond what the decodes alone would miss."""
     slack = view.decode_deadline_ns - view.free_at_ns
-    near = slack < times_ns[-1]
-    if not near.any():
-        return [0] * len(times_ns)
+    near = slack < max(times_ns)
     late = np.array([alone_ns, *times_ns])[:, None] - slack[near]
     missed = ((np.floor(late / view.decode_tbt_ns[near]) + 1) * (late > 0)).sum(axis=1)
     found: list[int] = np.maximum(missed[1:] - missed[0], 0).astype(np.int64).tolist()
     return found
 
 
-def fastest(sizes: Sizes, added: Sequence[int]) -> int | None:
+def fastest(sizes: Sizes, late: Sequence[bool]) -> int | None:
     """Index of the chunk that takes least time per prompt token among those that make no decode late, None without any.
 
     The larger of equals: the fastest way through the backlog that costs nobody anything.
     """
     rates = [
         (took / count, -count, i)
-        for i, (count, took, late) in enumerate(zip(sizes.tokens, sizes.times_ns, added, strict=True))
-        if not late
+        for i, (count, took, makes_late) in enumerate(zip(sizes.tokens, sizes.times_ns, late, strict=True))
+        if not makes_late
     ]
     return min(rates)[2] if rates else None
 

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sarathi_plugin.tolerance import LATENESS
-
 if TYPE_CHECKING:
-    from sarathi_plugin.core import Prompts
+    from sarathi_plugin.core import IntArray, Prompts
     from sarathi_plugin.tolerance import FloatArray, Tolerance
 
 OCTAVES = (-6, 24)
@@ -20,9 +18,7 @@ FLOOR = 1e-6
 """Loss of what can hardly lose any more: lost, or long from due. Orders it by work, shortest first."""
 
 PATIENCE = 4
-"""A prompt that is late by this many times its own allowance has its turn in every AGEING-th step."""
-
-AGEING = 16
+"""A prompt that is late by this many times its own allowance has a turn now and then, whatever its rank."""
 
 
 def loss_if_delayed(
@@ -35,20 +31,23 @@ def loss_if_delayed(
     look-ahead of the Apparent Tardiness Cost rule, Vepsalainen and Morton 1987); after it, by the share of answers too
     short to forgive the misses added.
     """
-    late = (now_ns + work_ns - prompts.due_ns) / prompts.tbt_ns
-    periods = np.minimum(np.maximum(np.ceil(late), 1), LATENESS - 1).astype(np.int64)
-    found = np.empty(len(late))
-    for index in range(tolerance.classes):
-        mine = np.flatnonzero(prompts.slo_index == index)
-        if not len(mine):
-            continue
-        waits = wait_ns / prompts.tbt_ns[mine[0]]  # a class has one D_d
-        step = int(min(max(round(2 * math.log2(waits)), OCTAVES[0]), OCTAVES[1]))
-        expected, lost = tolerance.expected_loss(index, step), tolerance.lost(index)
-        k, x = periods[mine], late[mine]
-        early = np.exp(np.minimum(x, 0) / 2 ** (step / 2))
-        found[mine] = np.where(x > 0, expected[k] - lost[k], early * expected[1])
+    found = np.empty(len(work_ns))
+    for index, mine in by_class(prompts.slo_index):
+        tbt_ns = int(prompts.tbt_ns[mine][0])  # a class has one D_d
+        step = int(min(max(round(2 * math.log2(wait_ns / tbt_ns)), OCTAVES[0]), OCTAVES[1]))
+        late = (work_ns[mine] - (prompts.due_ns[mine] - now_ns)) / tbt_ns
+        added = tolerance.added_loss(index, step).take(np.ceil(late).astype(np.int64), mode="clip")
+        early = np.exp(np.minimum(late, 0) / 2 ** (step / 2))
+        found[mine] = np.where(late > 0, added, early * tolerance.expected_loss(index, step)[1])
     return np.maximum(found, 0) * prompts.importance + FLOOR
+
+
+def by_class(slo_index: IntArray) -> list[tuple[int, IntArray | slice]]:
+    """(class, which prompts are of it), of the classes there are; slo_index: of at least one prompt."""
+    first = slo_index[0]
+    if (slo_index == first).all():
+        return [(int(first), slice(None))]
+    return [(int(index), np.flatnonzero(slo_index == index)) for index in np.unique(slo_index)]
 
 
 def most_overdue(prompts: Prompts, now_ns: int) -> int | None:

@@ -139,6 +139,20 @@ class OnlineModel:
         """Expected duration of a step of this shape, nanoseconds."""
         return int(self._line(shape) * (1 + self._stairs.height(shape[1] + shape[3])) * NS_PER_S)
 
+    def predict_many_ns(self, shape: StepShape, tokens: Sequence[int], pairs: Sequence[float]) -> list[int]:
+        """``predict_ns`` of the decodes of a step with each of so many prompt tokens and query-key pairs, in one go."""
+        c3, c4 = self._c[3:]
+        decodes, base = shape.decode_tokens, self._line(StepShape(*shape[:3]))
+        height = self._stairs.height
+        return [
+            int(
+                (base + c3 * count / SCALE[3] + c4 * pair / SCALE[4])
+                * (1 + height(decodes + count))
+                * NS_PER_S
+            )
+            for count, pair in zip(tokens, pairs, strict=True)
+        ]
+
     def _line(self, shape: StepShape) -> float:
         c0, c1, c2, c3, c4 = self._c
         return (

@@ -47,10 +47,10 @@ class PromptColumns:
         slots = np.concatenate([mine, np.flatnonzero(self.waits[: self._used])])
         return Prompts(
             slots,
-            self._arrival_ns[slots],
-            self._due_ns[slots],
-            self._tbt_ns[slots],
-            self._slo_index[slots],
-            self._importance[slots],
-            self._left[slots],
+            self._arrival_ns.take(slots),
+            self._due_ns.take(slots),
+            self._tbt_ns.take(slots),
+            self._slo_index.take(slots),
+            self._importance.take(slots),
+            self._left.take(slots),
         )

@@ -11,7 +11,6 @@ from sarathi_plugin.config import ConfigError, Settings
 from sarathi_plugin.core import NS_PER_MS, RequestRow
 from sarathi_plugin.policies.sarathi import FRONT, Sarathi
 from sarathi_plugin.policies.sizing import TILES
-from sarathi_plugin.policies.urgency import AGEING
 from tests.unit.policies.views import INTERACTIVE, LinearModel, make_row, make_view
 
 SARATHI = Sarathi()
@@ -212,7 +211,7 @@ def test_other_orders_are_there_for_comparison(order: str, wanted: list[str]):
 
 
 def test_now_and_then_the_one_that_waits_longest_beyond_its_allowance_goes_first():
-    view = make_view(DUE, (), [SOON, GONE, LATER], step=AGEING)
+    view = make_view(DUE, (), [SOON, GONE, LATER], step=SARATHI.ageing)
     assert names(SARATHI.plan(view).waiting)[0] == "gone"
     view.step += 1
     assert names(SARATHI.plan(view).waiting)[0] == "soon"
