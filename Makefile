@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
 	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
-	monitoring-check monitoring-live system-packages wheel clean
+	bench-headline bench-etalon bench-search monitoring-check monitoring-live system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -106,6 +106,15 @@ bench-gap: setup  ## sarathi in gap mode against the best fixed budget: P99 TBT 
 
 bench-live: setup  ## the policies on real servers (hours, machine otherwise idle; can be resumed)
 	PYTHONPATH=benchmarks $(BIN)/python -m live $(ARGS)
+
+bench-headline: setup  ## Sarathi-Serve's headline: capacity against its baselines, pipeline bubbles; can be resumed
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/headline.py $(ARGS)
+
+bench-etalon: setup  ## Etalon's figures of every policy in one table
+	$(BIN)/python benchmarks/etalon_table.py $(ARGS)
+
+bench-search: setup  ## the configuration search, timed, against eight configurations found by hand
+	$(BIN)/python benchmarks/search.py $(ARGS)
 
 bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
 	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)

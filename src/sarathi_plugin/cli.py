@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sarathi_plugin import cli_search
 from sarathi_plugin.cli_monitoring import dashboards, trace
+from sarathi_plugin.cli_search import quiet_vllm
 from sarathi_plugin.guard import guard
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ profile = typer.Typer(help="Measure what a server can do: prefill curve, step ti
 app.add_typer(profile, name="profile")
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(trace, name="trace")
+app.command()(cli_search.capacity)
+app.command()(cli_search.search)
 
 
 def _version(wanted: bool) -> None:
@@ -257,11 +260,6 @@ def replay(
             raise typer.Exit(1)
 
     guard(run, extra="simulate,vllm")
-
-
-def quiet_vllm() -> None:
-    """Before vLLM is imported: its start-up lines are about a server, and here is none. The user's own level wins."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def main() -> None:

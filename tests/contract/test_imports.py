@@ -49,11 +49,30 @@ EXTRAS = (
     "rich",
     "starlette",
     "fastapi",
+    "optuna",
 )
-WITH_VLLM = ("engine", "simulate", "search.simulated")
+WITH_VLLM = (
+    "engine",
+    "simulate",
+    "search.deployment",
+    "search.search_command",
+    "search.simulated",
+    "search.simulated_capacity",
+    "search.study",
+    "search.trial",
+    "search.verify",
+)
 """Parts that run vLLM's code."""
 
-WITH_EXTRAS = ("load", "demo", "monitoring", "telemetry.page.routes", "telemetry.page.top")
+WITH_EXTRAS = (
+    "load",
+    "demo",
+    "monitoring",
+    "search.live",
+    "search.live_capacity",
+    "telemetry.page.routes",
+    "telemetry.page.top",
+)
 """Parts that may need an extra."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.deadlines import overdue_periods
 from sarathi_plugin.load.summary import is_fluid, percentile_ns
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ STEP = 1.3
 class Verdict:
     """One run at one rate. fluid_share: of the worst class, an upper bound when the run was stopped early.
 
-    reason: why it did not pass, empty when it did.
+    reason: why it did not pass, empty when it did. marks: why the run itself should not be trusted.
     """
 
     rate: float
@@ -38,6 +39,7 @@ class Verdict:
     fluid_share: float
     median_delay_ns: int | None
     reason: str = ""
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +120,56 @@ def judge_timelines(
     rate: float, timelines: Sequence[RequestTimeline], *, share: float = SHARE, complete: bool = True
 ) -> Verdict:
     """The verdict on one run's timelines; complete: whether the run went to its end."""
+    worst, found = worst_share(timelines)
+    waits = [d for t in timelines if (d := scheduling_delay_ns(t)) is not None]
+    delay = percentile_ns(waits, 50)
+    reason = ""
+    if found < share or not complete:
+        reason = f"{worst}: {found:.1%} fluid, {what_broke(timelines, worst)}"
+    elif delay is None or delay > LONGEST_DELAY_NS:
+        reason = "no request was scheduled" if delay is None else f"median delay {delay / NS_PER_S:.1f} s"
+    return Verdict(rate, not reason, found, delay, reason)
+
+
+def worst_share(timelines: Sequence[RequestTimeline]) -> tuple[str, float]:
+    """The SLO class with the smallest share of fluid requests, and that share."""
     by_class: dict[str, list[bool]] = {}
     for timeline in timelines:
         by_class.setdefault(timeline.slo_class, []).append(is_fluid(timeline))
     shares = {name: sum(fluid) / len(fluid) for name, fluid in by_class.items()}
-    worst = min(shares, key=lambda name: shares[name])
-    waits = [t.scheduled_ns - t.arrival_ns for t in timelines if t.scheduled_ns is not None]
-    delay = percentile_ns(waits, 50)
-    reason = ""
-    if shares[worst] < share or not complete:
-        reason = f"{worst}: {shares[worst]:.1%} fluid"
-    elif delay is None or delay > LONGEST_DELAY_NS:
-        reason = "no request was scheduled" if delay is None else f"median delay {delay / NS_PER_S:.1f} s"
-    return Verdict(rate, not reason, shares[worst], delay, reason)
+    return min(shares.items(), key=lambda item: item[1])
+
+
+def scheduling_delay_ns(timeline: RequestTimeline) -> int | None:
+    """Arrival to first scheduled, None when it never was.
+
+    A client cannot see it: there it is what the first token took beyond the prefill curve, which is no less unless
+    the curve promises too little.
+    """
+    if timeline.scheduled_ns is not None:
+        return timeline.scheduled_ns - timeline.arrival_ns
+    if timeline.source != "client" or timeline.ttft_ns is None:
+        return None
+    return max(0, timeline.ttft_ns - timeline.prefill_ns)
+
+
+def late_first(timeline: RequestTimeline) -> bool:
+    """Whether at least half of the deadlines a request missed are those that its first token came too late for."""
+    first = timeline.token_ns[0] if timeline.token_ns else timeline.end_ns
+    due = timeline.arrival_ns + timeline.prefill_ns + timeline.ttft_slack_ns
+    return timeline.missed > 0 and 2 * overdue_periods(first, due, timeline.tbt_ns) >= timeline.missed
+
+
+def what_broke(timelines: Sequence[RequestTimeline], slo_class: str) -> str:
+    """What most requests of a class that are not fluid have in common."""
+    bad = [t for t in timelines if t.slo_class == slo_class and not is_fluid(t)]
+    failed = sum(t.status != "finished" for t in bad)
+    first = sum(t.status == "finished" and late_first(t) for t in bad)
+    if not bad:
+        return "stopped early"
+    if 2 * failed > len(bad):
+        return "requests failed"
+    return "first tokens late" if 2 * first >= len(bad) - failed else "later tokens late"
 
 
 class FailureCount:

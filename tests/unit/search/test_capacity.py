@@ -131,7 +131,7 @@ def test_a_run_passes_at_just_the_share():
     verdict = judge_timelines(3.0, timelines(99, 1))
     assert verdict == Verdict(3.0, True, 0.99, 0, "")
     failed = judge_timelines(3.0, timelines(98, 2))
-    assert failed == Verdict(3.0, False, 0.98, 0, "standard: 98.0% fluid")
+    assert failed == Verdict(3.0, False, 0.98, 0, "standard: 98.0% fluid, later tokens late")
     assert judge_timelines(3.0, timelines(98, 2), share=0.98).passed
 
 
@@ -140,7 +140,7 @@ def test_the_worst_class_decides_however_small():
     verdict = judge_timelines(1.0, run)
     assert not verdict.passed
     assert verdict.fluid_share == 0.9
-    assert verdict.reason == "batch: 90.0% fluid"
+    assert verdict.reason == "batch: 90.0% fluid, later tokens late"
 
 
 @pytest.mark.parametrize("status", ["aborted", "error", "timeout"])

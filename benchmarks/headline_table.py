@@ -1,0 +1,89 @@
+"""The tables of ``headline.py``: ratios paired by seed, with their intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sarathi_plugin.search.repeats import kind_of, mean_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OURS = "sarathi-static"
+
+
+def capacity_rows(runs: Iterable[dict[str, Any]], arms: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for every profile, traffic and objective. runs: plain searches with seed, arm and result."""
+    by_key: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        key = run["profile"], run["traffic"], run["objective"]
+        by_key.setdefault(key, {}).setdefault(run["arm"], []).append(run)
+    rows = []
+    for (profile, traffic, objective), of_arm in by_key.items():
+        ours = [run["capacity"] for run in of_arm[OURS]]
+        row: dict[str, Any] = {
+            "profile": profile,
+            "traffic": traffic,
+            "objective": objective,
+            "target_s": of_arm[OURS][0]["target_s"],
+        }
+        for arm in arms:
+            rates = [run["capacity"] for run in of_arm[arm]]
+            ratios = [a / b for a, b in zip(ours, rates, strict=True) if b > 0]
+            limits = [kind_of(run["limit"]) for run in of_arm[arm]]
+            row[arm] = {
+                "capacity": with_interval(rates),
+                "by_seed": rates,
+                "limit": max(limits, key=limits.count),
+                "sarathi_over_it": with_interval(ratios) if len(ratios) == len(ours) else None,
+            }
+        rows.append(row)
+    return rows
+
+
+def with_interval(values: list[float]) -> list[float | None]:
+    """[mean, low, high] of the 95 % interval; the last two are None of a single value."""
+    found = mean_interval(values)
+    return [values[0], None, None] if found is None else list(found)
+
+
+def markdown(summary: dict[str, Any], arms: Sequence[str]) -> str:
+    """Both tables for people."""
+    lines = [
+        "# Sarathi-Serve's headline, one engine",
+        "",
+        f"Requests per second by the paper's criterion, "
+        f"{summary['requests']} requests x {len(summary['seeds'])} seeds; "
+        "bisected to 2.5 %.",
+        "In brackets the capacity of `sarathi-static` over it, paired by seed, with the 95 % interval.",
+        "",
+        "| machine | traffic | P99 TBT at most | " + " | ".join(arms) + " |",
+        "| --- | --- | --- |" + " --- |" * len(arms),
+    ]
+    for row in summary["rows"]:
+        head = [row["profile"], row["traffic"], f"{row['target_s']:.3g} s ({row['objective']})"]
+        lines.append("| " + " | ".join(head + [cell(arm, row[arm]) for arm in arms]) + " |")
+    pipe = summary["pipeline"]
+    lines += [
+        "",
+        f"Two pipeline stages of {pipe['profile']}, {pipe['requests']} requests at {pipe['rate']:g} a second:",
+        "",
+        "| traffic | policy | stages idle | TBT P50 / P99 | tokens/s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in pipe["rows"]:
+        idle = " / ".join(f"{share:.1%}" for share in row["stage_idle"])
+        lines.append(
+            f"| {row['traffic']} | {row['label']} | {idle} | {row['tbt_p50_s']:.3g} / {row['tbt_p99_s']:.3g} s | "
+            f"{row['tokens_per_s']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cell(arm: str, found: dict[str, Any]) -> str:
+    """One capacity, how far ours is above it, and what limits it."""
+    ratio, text = found["sarathi_over_it"], f"{found['capacity'][0]:.3g}"
+    if arm != OURS and ratio is not None:
+        spread = f", {ratio[1]:.2f} to {ratio[2]:.2f}" if ratio[1] is not None else ""
+        text += f" (x{ratio[0]:.2f}{spread})"
+    return f"{text}; {found['limit']}"

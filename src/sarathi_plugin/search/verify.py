@@ -1,0 +1,91 @@
+"""Whether a prediction holds: the winner served for real, its capacity measured, beside the simulated one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.server import ServerSpec, serve
+from sarathi_plugin.search.live import LiveJudge, endpoint_of
+from sarathi_plugin.search.repeats import in_sequence
+from sarathi_plugin.search.serve_line import serve_arguments, settings_text
+from sarathi_plugin.search.trial import deployment_of, one_replica
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sarathi_plugin.search.capacity import Capacity, Verdict
+    from sarathi_plugin.search.repeats import Repeated
+    from sarathi_plugin.search.space import Config, SearchFile
+
+LIVE_RESOLUTION, LIVE_STEP = 0.05, 1.2
+
+
+def verify(
+    config: Config, wanted: SearchFile, predicted: float, seeds: range, *, say: Callable[[str], None]
+) -> tuple[Repeated, dict[str, Any]]:
+    """Serve one replica of a configuration and search its capacity; the search begins at the predicted one.
+
+    Returns the capacities and the conclusion as data. Raises ConfigError without a model to serve, ServerError.
+    """
+    if wanted.serve is None:
+        raise ConfigError("--verify needs a model to serve: name it under serve: in the file.")
+    deployment = deployment_of(one_replica(config), wanted)
+    targets = deployment.targets()
+    with tempfile.TemporaryDirectory(prefix="sarathi-verify-") as folder:
+        file = Path(folder) / "sarathi.yaml"
+        words, settings = serve_arguments(deployment, file)
+        file.write_text(settings_text(settings), encoding="utf-8")
+        spec = ServerSpec(
+            wanted.serve.model,
+            "verified",
+            Path(folder) / "server.log",
+            (*wanted.serve.args, *words),
+            wanted.serve.env,
+        )
+        say(f"starting {wanted.serve.model}")
+        with serve(spec) as server:
+            endpoint, length = endpoint_of(server.url)
+            workload = wanted.the_workload()
+            judge = LiveJudge(
+                endpoint,
+                length,
+                targets,
+                lambda rate, seed: workload.trace(rate, wanted.requests, seed),
+                wanted.criterion,
+            )
+            judge.warm_up(predicted)
+
+            def told(rate: float, seed: int) -> Verdict:
+                verdict = judge(rate, seed)
+                say(
+                    f"live, seed {seed}: {rate:.3g} requests/s {'passed' if verdict.passed else verdict.reason}"
+                )
+                return verdict
+
+            def note(seed: int, capacity: Capacity) -> None:
+                say(f"live, seed {seed}: capacity {capacity.rate:.3g} requests/s")
+
+            found = in_sequence(
+                told, list(seeds), start=predicted, resolution=LIVE_RESOLUTION, step=LIVE_STEP, note=note
+            )
+    return found, conclusion(predicted, found)
+
+
+def conclusion(predicted: float, live: Repeated) -> dict[str, Any]:
+    """Whether the predicted capacity lies in the live 95 % interval; None with one repeat, which shows none."""
+    interval = live.interval
+    inside = None if interval is None else interval.low <= predicted <= interval.high
+    return {
+        "predicted": predicted,
+        "live": live.as_data(),
+        "inside": inside,
+        "ratio": ratio(live.rate, predicted),
+    }
+
+
+def ratio(live: float, predicted: float) -> float | None:
+    """Live over predicted; None when nothing was predicted."""
+    return live / predicted if predicted else None
