@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from policies.cells import Cell
 
 GAP = Arm(f"{OURS}-gap", OURS, policy={"slo": "gap"})
-OTHERS = [GAP, Arm("sarathi-static", "sarathi-static"), NIYAMA]
+FCFS_GAP = Arm(f"{OURS}-gap-arrival", OURS, policy={"slo": "gap", "order": "arrival"})
+OTHERS = [GAP, FCFS_GAP, Arm("sarathi-static", "sarathi-static"), NIYAMA]
 ARMS = [*FIXED, *OTHERS]
 FIXED_NAMES = {arm.name for arm in FIXED}
 TOLERANCE = 1.02
