@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sarathi_plugin.loadtest.options import loadtest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +254,19 @@ def guard(run: Callable[[], None], *, extra: str) -> None:
 def _fail(sentence: str, code: int) -> None:
     typer.echo(sentence, err=True)
     raise typer.Exit(code)
+
+
+def guarded(command: Callable[..., None], *, extra: str) -> Callable[..., None]:
+    """A command that fails as ``guard`` says, with the options of its own."""
+
+    @functools.wraps(command)
+    def call(**options: object) -> None:
+        guard(lambda: command(**options), extra=extra)
+
+    return call
+
+
+app.command()(guarded(loadtest, extra="load"))
 
 
 def main() -> None:
