@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sarathi_plugin.config import BUILTIN_CLASSES, ConfigError, SloClassSettings, load_curve, make_settings
@@ -106,10 +106,11 @@ class Setup:
         )
         arrival_ns = start_ns + request.offset_ns
         end_ns = max(arrival_ns, now_ns)
-        return self.assignment([]).targets().timeline(
+        timeline = self.assignment([]).targets().timeline(
             scheduled, CompletionStream(), arrival_ns=arrival_ns, sent_ns=end_ns, end_ns=end_ns, status="error",
             error="lost: its worker never reported it",
         )  # fmt: skip
+        return replace(timeline, sent_ns=None)  # nobody knows whether it was sent
 
 
 def prepare(wanted: Wanted) -> Setup:

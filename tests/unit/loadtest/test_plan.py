@@ -6,8 +6,12 @@ import pytest
 
 from sarathi_plugin.config import ConfigError, SloClassSettings
 from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.deadlines import PrefillCurve
+from sarathi_plugin.load.dispatch import dispatch_lag_ns
 from sarathi_plugin.loadtest.assignment import Assignment
 from sarathi_plugin.loadtest.plan import Amount, check_fits, schedule, share_of, to_rows
+from sarathi_plugin.loadtest.setup import Setup, Wanted
+from sarathi_plugin.loadtest.target import Served
 from sarathi_plugin.workload.spec import WorkloadSpec
 from sarathi_plugin.workload.synthetic import workload_of
 
@@ -102,3 +106,18 @@ def test_words_for_servers_without_token_ids(chat):
     for request, asked in zip(requests, trace.requests, strict=True):
         text = request.prompt[0].content if chat else request.prompt
         assert len(text.split()) == asked.prompt_tokens
+
+
+def test_a_lost_request_fails_without_a_word_on_when_it_was_sent():
+    trace = schedule(CHATS, Amount(rate=1, requests=3), 0)
+    classes = {"standard": SloClassSettings(tbt_ms=100, ttft_slack_ms=1000)}
+    served = Served("http://x", "m", 8192, True)
+    setup = Setup(Wanted("http://x"), served, trace, 0, classes, "standard", PrefillCurve(0, 0, 0))
+    start = 10 * NS_PER_S
+    now = start + trace.requests[1].offset_ns + 1_950_000_000
+    lost = setup.lost(trace.requests[1], start, now)
+    assert (lost.status, lost.sent_ns, lost.met, lost.missed) == ("error", None, 0, 10)
+    assert lost.arrival_ns == start + trace.requests[1].offset_ns
+    assert dispatch_lag_ns([lost]) == 0
+    early = setup.lost(trace.requests[1], start, start)
+    assert (early.end_ns, early.missed) == (early.arrival_ns, 0)
