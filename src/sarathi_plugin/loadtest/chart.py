@@ -110,7 +110,7 @@ def _frame(title: str, x_title: str) -> str:
 
 
 def _x_ticks(low: float, high: float, place: Callable[[float, float], str], *, log_x: bool) -> list[str]:
-    if log_x:
+    if log_x and high > 5 * low:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         steps = (1, 2, 5) if last - first <= 2 else (1,)
         at = [k * 10.0**e for e in range(first, last + 1) for k in steps if low <= k * 10.0**e <= high]
