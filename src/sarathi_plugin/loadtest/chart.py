@@ -115,7 +115,7 @@ def _x_ticks(low: float, high: float, place: Callable[[float, float], str], *, l
         steps = (1, 2, 5) if last - first <= 2 else (1,)
         at = [k * 10.0**e for e in range(first, last + 1) for k in steps if low <= k * 10.0**e <= high]
     else:
-        at = _nice(low, high)
+        at = _nice(low, high, 3 if log_x else 5)
     ticks = []
     for x in at:
         left = float(place(x, 0).partition(",")[0])
