@@ -54,6 +54,10 @@ class Outcome:
     http_status: int = 0
 
 
+class Interrupted(BaseException):
+    """Thrown into a request from outside (a greenlet can be): it ends as a timeline of what came so far."""
+
+
 class _RequestError(Exception):
     """A request went wrong; becomes a timeline."""
 
@@ -99,6 +103,8 @@ class StreamingClient:
                 status, reason = "aborted", "the server aborted the request"
         except _RequestError as failure:
             status, reason = failure.status, str(failure)
+        except Interrupted as stop:
+            status, reason = "aborted", f"stopped: {stop}"
         timeline = self.targets.timeline(
             request,
             stream,

@@ -1,0 +1,139 @@
+"""A scripted server in a process of its own: python tests/loadtest/scripted.py [--interval-ms N] [--script a,b,...].
+
+Prints its port. The n-th completion follows the n-th entry of the script, over and over: ``ok``, or a fault. Says on
+exit, or on GET /log, when each event of each answer was handed to the socket, by the digest of its prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import json
+import socket
+import time
+
+MODEL = {"id": "scripted", "max_model_len": 100_000, "owned_by": "vllm"}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+def digest(prompt) -> str:
+    return hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:16]
+
+
+class Server:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.interval_s = options.interval_ms / 1000
+        self.first_s = options.first_ms / 1000
+        self.per_event = options.per_event
+        self.foreign = options.foreign
+        self.script = itertools.cycle(options.script.split(","))
+        self.log: dict[str, dict] = {}
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = next(
+                (int(x.split(":")[1]) for x in head.split("\r\n") if x.lower().startswith("content-length")),
+                0,
+            )
+            body = json.loads(await reader.readexactly(length) or b"null")
+            if head.startswith("GET"):
+                self.get(head.split()[1], writer)
+            else:
+                await self.complete(body, writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def get(self, path: str, writer: asyncio.StreamWriter) -> None:
+        model = {"id": "foreign"} if self.foreign else MODEL
+        answer = json.dumps(self.log if path == "/log" else {"data": [model]}).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+        )
+
+    async def complete(self, body: dict, writer: asyncio.StreamWriter) -> None:
+        now_ns = time.monotonic_ns()
+        prompt = body.get("prompt") or body["messages"][0]["content"]
+        entry = {"received_ns": now_ns, "due_ns": [], "sent_ns": []}
+        self.log[digest(prompt)] = entry
+        what = next(self.script)
+        if what.isdigit():
+            text = b'{"error": "no"}'
+            writer.write(
+                b"HTTP/1.1 %s No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                % (what.encode(), len(text))
+            )
+            writer.write(text)
+            return
+        if what == "hang":
+            await asyncio.sleep(3600)
+        if what == "drop":
+            self.reset(writer)
+            return
+        writer.write(HEAD)
+        tokens = body["max_tokens"]
+        due_ns = now_ns + round(self.first_s * 1e9)
+        good = what in ("ok", "wrong-prompt")
+        for before in range(0, tokens if good else tokens + 2 * self.per_event, self.per_event):
+            while (wait_ns := due_ns - time.monotonic_ns()) > 0:
+                await asyncio.sleep(wait_ns / 1e9)
+            if before and not good:
+                await self.fail(what, writer)
+                return
+            total = min(before + self.per_event, tokens)
+            finish = "length" if good and total == tokens else None
+            data = {"choices": [{"text": "x", "finish_reason": finish}]}
+            if not self.foreign or total == tokens:
+                data["usage"] = {"prompt_tokens": len(prompt), "completion_tokens": total}
+            if what == "wrong-prompt":
+                data["usage"]["prompt_tokens"] += 1
+            writer.write(f"data: {json.dumps(data)}\n\n".encode())
+            entry["due_ns"].append(due_ns)
+            entry["sent_ns"].append(time.monotonic_ns())
+            due_ns += round(self.interval_s * 1e9)
+        writer.write(b"data: [DONE]\n\n")
+
+    async def fail(self, what: str, writer: asyncio.StreamWriter) -> None:
+        """After the first event."""
+        if what == "reset":
+            await writer.drain()
+            self.reset(writer)
+        elif what == "half-open":
+            await asyncio.sleep(3600)
+        elif what == "malformed":
+            writer.write(b"data: {oops\n\n")
+        elif what == "error":
+            writer.write(b'data: {"error": {"message": "engine died"}}\n\n')
+        elif what == "drip":
+            while True:
+                writer.write(b": still here\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        # "truncated": just ends
+
+    def reset(self, writer: asyncio.StreamWriter) -> None:
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        writer.transport.abort()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--interval-ms", type=float, default=20)
+    parser.add_argument("--first-ms", type=float, default=20)
+    parser.add_argument("--per-event", type=int, default=1)
+    parser.add_argument("--foreign", action="store_true")
+    parser.add_argument("--script", default="ok")
+    options = parser.parse_args()
+    server = await asyncio.start_server(Server(options).handle, "127.0.0.1", 0, backlog=1024, limit=1 << 24)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  (whoever started it needs to know)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
