@@ -12,9 +12,7 @@ from sarathi_plugin.guard import guard
 
 def loadtest(
     url: Annotated[str, typer.Argument(help="Root of an OpenAI-compatible server; its key: OPENAI_API_KEY.")],
-    workload: Annotated[
-        str, typer.Option(help="A workload by name, or a workload file.")
-    ] = "sharegpt-like",
+    workload: Annotated[str, typer.Option(help="A workload by name, or a workload file.")] = "sharegpt-like",
     rate: Annotated[float | None, typer.Option(help="Requests per second, on average.")] = None,
     duration: Annotated[
         str | None, typer.Option(help="How long requests arrive: 60s, 5m. 60s when unset.")
@@ -22,7 +20,9 @@ def loadtest(
     requests: Annotated[int | None, typer.Option(min=1, help="Exactly so many requests instead.")] = None,
     users: Annotated[
         int | None,
-        typer.Option(min=1, help="Closed loop: so many people, each waiting for an answer before the next turn."),
+        typer.Option(
+            min=1, help="Closed loop: so many people, each waiting for an answer before the next turn."
+        ),
     ] = None,
     think: Annotated[
         float, typer.Option(min=0, help="Mean seconds a person thinks between answer and next turn.")

@@ -6,8 +6,10 @@ request ends as a timeline, a failed one with status and reason.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, Any
@@ -20,12 +22,16 @@ from sarathi_plugin.load.sse import SseError, SseParser
 from sarathi_plugin.load.stream import CompletionStream, StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sarathi_plugin.load.targets import Targets
     from sarathi_plugin.workload.model import ScheduledRequest
 
 READ_BYTES = 65_536
+IDLE_S = 2.0
+"""Longest rest of a connection that is used again: servers close theirs after about five seconds."""
+DRAIN_S = 0.5
+"""How long the end of a stream may take to come after its last event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +52,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request: its timeline, the text it was answered with, and the HTTP status (0: none)."""
+    """What came of one request: its timeline, the text it was answered with, and the HTTP status (0: none).
+
+    token_ids: of the answer, where they were asked for and told.
+    """
 
     request: ScheduledRequest
     timeline: RequestTimeline
     text: str = ""
     http_status: int = 0
+    token_ids: tuple[int, ...] = ()
 
 
 class Interrupted(BaseException):
@@ -69,6 +79,7 @@ class _RequestError(Exception):
 class StreamingClient:
     """Sends requests to one endpoint and times every token. Safe to share between threads.
 
+    Connections are kept and used again, each by one request at a time.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
     of the environment are not used.
     """
@@ -79,6 +90,7 @@ class StreamingClient:
         self.endpoint = endpoint
         self.targets = targets
         self._clock = clock
+        self._idle: deque[tuple[requests.Session, float]] = deque()
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if key:
@@ -92,29 +104,56 @@ class StreamingClient:
         sent_ns = self._clock()
         stream = CompletionStream()
         status: RequestStatus = "finished"
-        reason, http_status = "", 0
+        reason, http_status, end_ns = "", 0, 0
+        first_byte_ns = None
         try:
-            with requests.Session() as session:
-                session.trust_env = False
-                with self._post(session, request) as response:
-                    http_status = response.status_code
-                    self._read(response, stream, sent_ns)
+            with self._session() as session, self._post(session, request) as response:
+                first_byte_ns = self._clock()
+                http_status = response.status_code
+                self._read(response, stream, sent_ns)
+                end_ns = self._clock()
+                _drain(response)
             if stream.finish_reason == "abort":
                 status, reason = "aborted", "the server aborted the request"
         except _RequestError as failure:
             status, reason = failure.status, str(failure)
         except Interrupted as stop:
-            status, reason = "aborted", f"stopped: {stop}"
+            if not end_ns:
+                status, reason = "aborted", f"stopped: {stop}"
         timeline = self.targets.timeline(
             request,
             stream,
             arrival_ns=sent_ns if arrival_ns is None else arrival_ns,
             sent_ns=sent_ns,
-            end_ns=self._clock(),
+            end_ns=end_ns or self._clock(),
             status=status,
             error=reason,
+            first_byte_ns=first_byte_ns,
         )
-        return Outcome(request, timeline, stream.text, http_status)
+        return Outcome(request, timeline, stream.text, http_status, tuple(stream.token_ids))
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[requests.Session]:
+        """A session that no other request uses, with its connection if that rested only a moment."""
+        session = self._rested()
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        session.cookies.clear()
+        self._idle.append((session, time.monotonic()))
+
+    def _rested(self) -> requests.Session | None:
+        """The session used last, if that is a moment ago; closes those that rested longer."""
+        with contextlib.suppress(IndexError):  # none, or another thread was quicker
+            while time.monotonic() - self._idle[0][1] > IDLE_S:
+                self._idle.popleft()[0].close()
+            return self._idle.pop()[0]
+        return None
 
     def _post(self, session: requests.Session, request: ScheduledRequest) -> requests.Response:
         end = self.endpoint
@@ -183,6 +222,15 @@ class StreamingClient:
         return f"read-timeout: no bytes for {min(self.endpoint.read_timeout_s, self.endpoint.total_timeout_s):g} s"
 
 
+def _drain(response: requests.Response) -> None:
+    """Read what follows the last event (the end of the HTTP body), so that the connection can be used again."""
+    connection = response.raw.connection
+    if connection is not None and connection.sock is not None:
+        connection.sock.settimeout(DRAIN_S)
+        with contextlib.suppress(HTTPError, OSError):  # then it is closed, and the next request makes its own
+            response.raw.read1(READ_BYTES)
+
+
 def check_end(stream: CompletionStream, *, pending: bool) -> None:
     """Raise _RequestError unless the stream came to a proper end with at least one token."""
     tokens = len(stream.token_ns)
@@ -214,6 +262,8 @@ def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any
             body["ignore_eos"] = True
         if request.min_tokens:
             body["min_tokens"] = request.min_tokens
+        if request.return_ids:
+            body["return_token_ids"] = True
         if request.slo_class:
             body["vllm_xargs"] = {"slo_class": request.slo_class}
     return body

@@ -41,6 +41,7 @@ class Targets:
         end_ns: int,
         status: RequestStatus,
         error: str,
+        first_byte_ns: int | None = None,
     ) -> RequestTimeline:
         """The timeline of one request, its deadlines counted."""
         slo = self.of(request.slo_class)
@@ -66,6 +67,7 @@ class Targets:
             met=count.met,
             missed=count.missed,
             error=error,
+            first_byte_ns=first_byte_ns,
         )
 
 
