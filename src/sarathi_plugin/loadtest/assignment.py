@@ -5,26 +5,31 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from sarathi_plugin.config import SloClassSettings, Strict
 from sarathi_plugin.core import RequestTimeline
 from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.client import Endpoint
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.loadtest.person import Crowd, Person
 from sarathi_plugin.loadtest.plan import from_rows
-from sarathi_plugin.loadtest.words import as_text
+from sarathi_plugin.loadtest.validity import Asked
+from sarathi_plugin.loadtest.words import Costs, as_text
 from sarathi_plugin.workload.synthetic import workload_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sarathi_plugin.workload.model import Workload
+    from sarathi_plugin.workload.model import ScheduledRequest, Workload
 
 
 class Assignment(Strict):
     """One worker's part of a run, small enough for a message: lengths and contents, not prompts.
 
     curve: c0, c1, c2 of the prefill curve. text: prompts of words (for servers that take no token ids); chat: sent
-    to the chat endpoint, which implies text. rows: see ``plan.to_rows``.
+    to the chat endpoint, which implies text; costs: what the words cost, where the server tells. rows: see
+    ``plan.to_rows``; in a closed loop ``crowd`` and the numbers of ``people`` stand in their place.
     """
 
     url: str
@@ -32,6 +37,7 @@ class Assignment(Strict):
     vllm: bool
     text: bool = False
     chat: bool = False
+    costs: Costs | None = None
     read_timeout_s: float = 300.0
     total_timeout_s: float = 1800.0
     classes: dict[str, SloClassSettings]
@@ -39,7 +45,9 @@ class Assignment(Strict):
     curve: tuple[float, float, float]
     seed: int
     name: str
-    rows: list[list[Any]]
+    rows: list[list[Any]] = Field(default_factory=list)
+    crowd: Crowd | None = None
+    people: list[int] = Field(default_factory=list)
 
     def endpoint(self) -> Endpoint:
         """The server."""
@@ -59,16 +67,26 @@ class Assignment(Strict):
     def workload(self) -> Workload:
         """The requests with their prompts, made here from the seed."""
         workload = workload_of(from_rows(self.name, self.rows), self.seed)
-        return as_text(workload, chat=self.chat) if self.text or self.chat else workload
+        words = self.text or self.chat
+        return as_text(workload, chat=self.chat, costs=self.costs) if words else workload
+
+    def users(self, crowd: Crowd) -> list[Person]:
+        """The users of a closed loop."""
+        return [Person(crowd, user, words=self.text, chat=self.chat) for user in self.people]
+
+    def asked(self, request: ScheduledRequest) -> Asked:
+        """The lengths that are verified: prompts where they are known in tokens, answers where they can be forced."""
+        exact = not (self.text or self.chat) or (self.costs is not None and self.crowd is None)
+        return Asked(request.prompt_tokens if exact else 0, request.max_tokens if self.vllm else 0)
 
 
-def pack(timeline: RequestTimeline) -> dict[str, Any]:
-    """A timeline as a message carries it."""
-    return asdict(timeline)
+def pack(timeline: RequestTimeline, asked: Asked) -> dict[str, Any]:
+    """A timeline and the lengths asked for, as a message carries them."""
+    return {**asdict(timeline), "asked": list(asked)}
 
 
-def unpack(data: Mapping[str, Any], shift_ns: int) -> RequestTimeline:
-    """A timeline from a message, its clock shifted by so much."""
+def unpack(data: Mapping[str, Any], shift_ns: int) -> tuple[RequestTimeline, Asked]:
+    """A timeline from a message, its clock shifted by so much, and the lengths asked for."""
 
     def moved(value: int | None) -> int | None:
         return None if value is None else value + shift_ns
@@ -76,7 +94,10 @@ def unpack(data: Mapping[str, Any], shift_ns: int) -> RequestTimeline:
     times = {
         "arrival_ns": data["arrival_ns"] + shift_ns,
         "sent_ns": moved(data["sent_ns"]),
+        "first_byte_ns": moved(data["first_byte_ns"]),
         "end_ns": data["end_ns"] + shift_ns,
         "token_ns": tuple(time_ns + shift_ns for time_ns in data["token_ns"]),
     }
-    return RequestTimeline(**{**data, **times})
+    fields = {**data, **times}
+    asked = Asked(*fields.pop("asked"))
+    return RequestTimeline(**fields), asked

@@ -40,8 +40,9 @@ class Display:
 
     def show(self, live: Live, state: Mapping[str, Any], at_s: float) -> None:
         """Draw how far the run is, ``at_s`` seconds after its start."""
+        of = f" of {state['requests']}" if state["requests"] else ""
         head = (
-            f"{max(at_s, 0):.0f} s: {state['sent']} of {state['requests']} sent, {state['ended']} ended, "
+            f"{max(at_s, 0):.0f} s: {state['sent']}{of} sent, {state['ended']} ended, "
             f"{state['sent'] - state['ended']} under way, {state['workers']} worker(s)"
         )
         if self._screen is not None:

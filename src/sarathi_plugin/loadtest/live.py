@@ -132,7 +132,10 @@ class Point(NamedTuple):
     ended: int
     failed: int
     tokens_per_s: float
+    stalls: int
     fluidity_index: float | None
+    fluidity_share: float | None
+    slo_share: float | None
     ttft_p50_s: float | None
     ttft_p99_s: float | None
     tbt_p50_s: float | None
@@ -145,6 +148,7 @@ class Live:
     def __init__(self) -> None:
         self.classes: defaultdict[str, ClassFigures] = defaultdict(ClassFigures)
         self.course: list[Point] = []
+        self._all = ClassFigures()
         self._interval = ClassFigures()
         self._last_s = 0.0
 
@@ -152,11 +156,12 @@ class Live:
         """Begin another run."""
         self.classes.clear()
         self.course.clear()
-        self._interval, self._last_s = ClassFigures(), 0.0
+        self._all, self._interval, self._last_s = ClassFigures(), ClassFigures(), 0.0
 
     def add(self, timeline: RequestTimeline) -> None:
         """Count one request that ended."""
         self.classes[timeline.slo_class].add(timeline)
+        self._all.add(timeline)
         self._interval.add(timeline)
 
     def tick(self, at_s: float) -> None:
@@ -170,7 +175,10 @@ class Live:
                 part.ended,
                 sum(part.faults.values()),
                 part.tokens / length_s,
+                part.stalls,
                 part.fluidity_index,
+                part.fluidity_share,
+                part.slo_share,
                 part.ttft.percentile_s(50),
                 part.ttft.percentile_s(99),
                 part.tbt.percentile_s(50),
@@ -178,6 +186,16 @@ class Live:
             )
         )
         self._interval, self._last_s = ClassFigures(), at_s
+
+    def total(self) -> dict[str, str]:
+        """The figures of all classes together, as text, by title."""
+        kept = ("fluidity", "fluid", "slo", "tbt", "ttft", "stalls", "lag")
+        found = row("", self._all)
+        return {COLUMNS[key]: found[key] for key in kept}
+
+    def faults(self) -> dict[str, int]:
+        """Failed requests by kind, most frequent first."""
+        return dict(self._all.faults.most_common())
 
     def rows(self) -> list[dict[str, str]]:
         """One row a class, as text, for tables on a screen."""

@@ -12,8 +12,8 @@ from locust.runners import STATE_MISSING, MasterRunner
 
 from sarathi_plugin.core import NS_PER_S, RequestTimeline
 from sarathi_plugin.loadtest.assignment import unpack
-from sarathi_plugin.loadtest.plan import share_of, to_rows
-from sarathi_plugin.loadtest.validity import ClientState, clock_offset_ns
+from sarathi_plugin.loadtest.plan import lost_turn, share_of, to_rows
+from sarathi_plugin.loadtest.validity import Asked, ClientState, clock_offset_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,7 @@ class _Share:
 
     client_id: str
     ids: list[str]
+    people: list[int]
     ready: bool = False
     sent: int = 0
     ahead_ns: int | None = None
@@ -58,6 +59,7 @@ class Master:
         self._go = False
         self.setup: Setup | None = None
         self.timelines: dict[str, RequestTimeline] = {}
+        self.asked: dict[str, Asked] = {}
         self.start_ns = 0
         self.finished = Event()
         self.stopped = False
@@ -72,19 +74,19 @@ class Master:
     def begin(self, setup: Setup) -> None:
         """Hand out the shares; the workers go as soon as all are ready. At least one must be connected."""
         self._run += 1
-        self.setup, self.timelines, self.start_ns = setup, {}, 0
+        self.setup, self.timelines, self.asked, self.start_ns = setup, {}, {}, 0
         self.stopped = self._go = False
         self.finished.clear()
         clients = self._clients()
+        parts = [share_of(setup.trace, i, len(clients)) for i in range(len(clients))]
         self._shares = {
-            client: _Share(client, [r.request_id for r in share_of(setup.trace, i, len(clients)).requests])
-            for i, client in enumerate(clients)
+            client: _Share(client, [r.request_id for r in part.requests], setup.people[i :: len(clients)])
+            for i, (client, part) in enumerate(zip(clients, parts, strict=True))
         }
-        for i, client in enumerate(clients):
-            rows = to_rows(share_of(setup.trace, i, len(clients)))
-            assignment = setup.assignment(rows).model_dump(mode="json")
+        for share, part in zip(list(self._shares.values()), parts, strict=True):
+            assignment = setup.assignment(to_rows(part), share.people).model_dump(mode="json")
             data = {"run": self._run, "wall_ns": time.time_ns(), "assignment": assignment}
-            self._environment.runner.send_message("sarathi_share", data, client)
+            self._environment.runner.send_message("sarathi_share", data, share.client_id)
         gevent.spawn(self._watch, self._run)
 
     def stop(self) -> None:
@@ -146,7 +148,8 @@ class Master:
         share.sent = msg.data["sent"]
         shift = self.start_ns - msg.data["start_ns"]
         for data in msg.data["timelines"]:
-            self._take(unpack(data, shift))
+            timeline, self.asked[data["request_id"]] = unpack(data, shift)
+            self._take(timeline)
 
     def _take(self, timeline: RequestTimeline) -> None:
         self.timelines[timeline.request_id] = timeline
@@ -183,12 +186,15 @@ class Master:
         """Requests that were to be sent and that nobody reported: failed, never left out."""
         if self.setup is None:
             return
-        offsets = {r.request_id: r for r in self.setup.trace.requests}
+        requests = {r.request_id: r for r in self.setup.trace.requests}
         now_ns = time.monotonic_ns()
         for share in self._shares.values():
-            for request_id in share.ids:
-                if request_id not in self.timelines and request_id not in share.unsent:
-                    self._take(self.setup.lost(offsets[request_id], self.start_ns or now_ns, now_ns))
+            missing = set(share.ids).difference(self.timelines, share.unsent)
+            charged = [requests[request_id] for request_id in share.ids if request_id in missing]
+            if share.lost:
+                charged += [lost_turn(user) for user in share.people]
+            for request in charged:
+                self._take(self.setup.lost(request, self.start_ns or now_ns, now_ns))
 
     def state(self) -> dict[str, Any]:
         """How far the run is, for displays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,14 +18,31 @@ if TYPE_CHECKING:
     from sarathi_plugin.workload.spec import WorkloadSpec
 
 DEFAULT_DURATION_S = 60.0
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>s|m|h|)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Amount(NamedTuple):
-    """How much is sent: mean rate in requests a second, seconds of arrivals, most requests; None where not given."""
+    """How much is sent: mean rate in requests a second, seconds of arrivals, most requests; None where not given.
+
+    users: with them the loop is closed: each sends, waits for the answer, and thinks ``think_s`` seconds on average.
+    """
 
     rate: float | None = None
     duration_s: float | None = None
     requests: int | None = None
+    users: int | None = None
+    think_s: float = 5.0
+
+
+def duration_s(text: str | None) -> float | None:
+    """Seconds of "90", "90s", "1.5m", "1h"; None of None. Raises ConfigError."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not float(match["number"]):
+        raise ConfigError(f"--duration takes seconds, or a number with s, m or h, not {text!r}.")
+    return float(match["number"]) * _SECONDS[match["unit"]]
 
 
 def schedule(spec: WorkloadSpec, amount: Amount, seed: int) -> Trace:
@@ -54,6 +72,13 @@ def schedule(spec: WorkloadSpec, amount: Amount, seed: int) -> Trace:
 def share_of(trace: Trace, index: int, count: int) -> Trace:
     """The requests of worker ``index`` of ``count``: every count-th, from ``index`` on."""
     return Trace(trace.name, trace.requests[index::count])
+
+
+def lost_turn(user: int) -> TraceRequest:
+    """What is charged for a user of a closed loop whose worker disappeared: one turn of unknown length."""
+    return TraceRequest(
+        request_id=f"user-{user}-lost", offset_ns=0, prompt_tokens=1, output_tokens=1, kind="turn"
+    )
 
 
 def check_fits(trace: Trace, max_model_tokens: int) -> None:

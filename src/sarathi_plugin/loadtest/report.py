@@ -49,9 +49,11 @@ def report(result: Result, course: Sequence[Point]) -> str:
 def _what(run: Mapping[str, Any]) -> str:
     rate = "the workload's own rate" if run["rate"] is None else f"{run['rate']:g} requests/s"
     return (
-        f"{run['scheduled']} requests at {rate}, seed {run['seed']}, open loop, {len(run['workers'])} worker(s), "
-        f"sent to {run['url']} ({run['endpoint']}); prompts: {run['prompt_lengths']}. {run['unsent']} were not sent. "
-        f"Prefill curve {run['prefill_curve']}. sarathi-plugin {run['sarathi_plugin']}, Locust {run['locust']}."
+        f"{run['scheduled']} requests at {rate}, seed {run['seed']}, {run['loop']} loop, "
+        f"{len(run['workers'])} worker(s), sent to {run['url']} ({run['endpoint']}); "
+        f"prompts: {run['prompt_lengths']}. {run['unsent']} were not sent. "
+        f"Prefill curve {run['prefill_curve']}. "
+        f"sarathi-plugin {run['sarathi_plugin']}, Locust {run['locust']}."
     )
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sarathi_plugin.loadtest.faults import count_faults
 from sarathi_plugin.loadtest.figures import FIGURES, by_class, figures
 from sarathi_plugin.loadtest.thresholds import Threshold, parse_threshold
-from sarathi_plugin.loadtest.validity import ClientState, invalid_reasons, lag_limit_ns
+from sarathi_plugin.loadtest.validity import Asked, ClientState, invalid_reasons, lag_limit_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.loadtest.setup import Setup
@@ -43,6 +43,11 @@ class Result:
         return 3 if self.invalid else 1 if self.broken else 0
 
     @property
+    def unsent(self) -> int:
+        """Requests of the schedule that were not sent; in a closed loop there are none."""
+        return max(0, len(self.setup.trace.requests) - len(self.timelines))
+
+    @property
     def verdict(self) -> str:
         """The exit code in a word."""
         return {0: "passed", 1: "failed", 3: "invalid", 130: "stopped"}[self.exit_code]
@@ -64,12 +69,13 @@ class Result:
                 "workload": wanted.workload,
                 "rate": wanted.amount.rate,
                 "duration_s": wanted.amount.duration_s,
-                "scheduled": len(setup.trace.requests),
-                "unsent": len(setup.trace.requests) - len(self.timelines),
+                "loop": setup.loop,
+                "scheduled": len(self.timelines) + self.unsent,
+                "unsent": self.unsent,
                 "seed": setup.seed,
                 "scale": wanted.scale,
                 "endpoint": "chat" if wanted.chat else "completions",
-                "prompt_lengths": "token ids, verified" if setup.exact else "words, lengths from usage",
+                "prompt_lengths": setup.prompt_lengths,
                 "prefill_curve": setup.curve.digest,
                 "classes": {name: c.model_dump(exclude_none=True) for name, c in setup.classes.items()},
                 "default_class": setup.default_class,
@@ -89,20 +95,27 @@ def parse_thresholds(texts: Sequence[str]) -> tuple[Threshold, ...]:
 def conclude(
     setup: Setup,
     timelines: dict[str, RequestTimeline],
+    asked: Mapping[str, Asked],
     clients: Sequence[ClientState],
     thresholds: Sequence[Threshold],
     *,
     stopped: bool = False,
     lost_workers: int = 0,
 ) -> Result:
-    """Sum up a run."""
+    """Sum up a run. asked: the lengths that are verified, by request."""
     ordered = tuple(timelines[r.request_id] for r in setup.trace.requests if r.request_id in timelines)
+    if setup.crowd is not None:
+        ordered = tuple(sorted(timelines.values(), key=lambda t: (t.arrival_ns, t.request_id)))
     numbers = figures(ordered)
-    invalid = invalid_reasons(ordered, clients, setup.asked())
+    invalid = invalid_reasons(ordered, clients, asked)
     if lost_workers:
         invalid.append(f"{lost_workers} of the workers disappeared during the run.")
     if not ordered and not stopped:
         invalid.append("Nothing was sent.")
+    elif len(ordered) < len(setup.trace.requests) and not stopped:
+        invalid.append(
+            f"{len(setup.trace.requests) - len(ordered)} requests were not sent: a worker was stopped."
+        )
     broken = tuple(f"{t} (it is {_shown(numbers[t.name])})" for t in thresholds if t.fails(numbers))
     return Result(setup, ordered, tuple(clients), numbers, broken, tuple(invalid), stopped)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,59 +12,66 @@ from typing import TYPE_CHECKING
 
 import gevent
 from locust.env import Environment
+from locust.stats import stats_history
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.server import free_port
+from sarathi_plugin.loadtest.course import follow, sum_up
 from sarathi_plugin.loadtest.master import Master
-from sarathi_plugin.loadtest.result import Result, conclude
+from sarathi_plugin.loadtest.webtab import attach_tab
 from sarathi_plugin.loadtest.worker import ScheduleUser, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sarathi_plugin.loadtest.command import Where
     from sarathi_plugin.loadtest.console import Display
     from sarathi_plugin.loadtest.live import Live
+    from sarathi_plugin.loadtest.result import Result
     from sarathi_plugin.loadtest.setup import Setup
     from sarathi_plugin.loadtest.thresholds import Threshold
 
-TICK_S = 1.0
 CONNECT_WAIT_S = 60.0
-STOP_WAIT_S = 10.0
 
 
-def run(
-    setup: Setup, thresholds: Sequence[Threshold], processes: int, display: Display, live: Live
-) -> Result:
+def run(setup: Setup, thresholds: Sequence[Threshold], where: Where, display: Display, live: Live) -> Result:
     """Run a load test and sum it up. Ctrl-C ends it early, with all that was measured until then."""
-    environment = Environment(user_classes=[ScheduleUser])
+    environment = Environment(user_classes=[ScheduleUser], host=setup.served.url)
     master = Master(environment, live.add)
-    with _workers(environment, processes), _stop_on_signal(master):
+    with (
+        _workers(environment, where.processes),
+        _web_ui(environment, master, live, where.web_port),
+        _stop_on_signal(master),
+    ):
         master.attach()
-        environment.runner.start(processes, spawn_rate=processes)
+        environment.runner.start(where.processes, spawn_rate=where.processes)
         master.begin(setup)
-        _watch(master, live, display)
+        follow(master, live, lambda at_s: display.show(live, master.state(), at_s))
         environment.runner.quit()
-    return conclude(
-        setup,
-        master.timelines,
-        master.clients,
-        thresholds,
-        stopped=master.stopped,
-        lost_workers=master.lost_workers,
-    )
+    return sum_up(master, thresholds)
 
 
-def _watch(master: Master, live: Live, display: Display) -> None:
-    """Show the run until it is over; when it was stopped, no longer than its workers may take."""
-    stopped_s = 0.0
-    while not master.finished.wait(TICK_S):
-        at_s = (time.monotonic_ns() - master.start_ns) / 1e9 if master.start_ns else 0.0
-        live.tick(at_s)
-        display.show(live, master.state(), at_s)
-        if master.stopped:
-            stopped_s += TICK_S
-            if stopped_s > STOP_WAIT_S:
-                return
+@contextlib.contextmanager
+def _web_ui(environment: Environment, master: Master, live: Live, port: int | None) -> Iterator[None]:
+    """Locust's web UI with the tab, on loopback, for the length of a block; nothing without a port."""
+    if port is None:
+        yield
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"Cannot serve the web UI on port {port}: {error.strerror}.") from error
+    ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)
+    attach_tab(ui, live, master.state)
+    ui.start()
+    environment.runner.greenlet.spawn(stats_history, environment.runner)
+    environment.events.test_stop.add_listener(lambda **_: gevent.spawn(master.stop))  # the page's Stop button
+    try:
+        yield
+    finally:
+        ui.stop()
 
 
 @contextlib.contextmanager

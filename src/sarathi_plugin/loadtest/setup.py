@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 from sarathi_plugin.config import BUILTIN_CLASSES, ConfigError, SloClassSettings, load_curve, make_settings
 from sarathi_plugin.load.stream import CompletionStream
 from sarathi_plugin.loadtest.assignment import Assignment
-from sarathi_plugin.loadtest.plan import Amount, check_fits, schedule
+from sarathi_plugin.loadtest.counting import word_costs
+from sarathi_plugin.loadtest.person import Crowd
+from sarathi_plugin.loadtest.plan import DEFAULT_DURATION_S, Amount, check_fits, schedule
 from sarathi_plugin.loadtest.target import describe
-from sarathi_plugin.loadtest.validity import Asked
 from sarathi_plugin.workload.model import ScheduledRequest
 from sarathi_plugin.workload.spec import load_workload
+from sarathi_plugin.workload.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sarathi_plugin.config import Settings
     from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.deadlines import PrefillCurve
     from sarathi_plugin.loadtest.target import Served
-    from sarathi_plugin.workload.trace import Trace, TraceRequest
+    from sarathi_plugin.loadtest.words import Costs
+    from sarathi_plugin.workload.spec import WorkloadSpec
+    from sarathi_plugin.workload.trace import TraceRequest
 
 
 UNLIMITED = 1 << 40
@@ -52,7 +57,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """See the module. exact: prompts are token ids, so their lengths are known and verified."""
+    """See the module. trace: the schedule of an open loop; crowd: the users of a closed one. costs: see ``Costs``."""
 
     wanted: Wanted
     served: Served
@@ -61,20 +66,44 @@ class Setup:
     classes: Mapping[str, SloClassSettings]
     default_class: str
     curve: PrefillCurve
+    crowd: Crowd | None = None
+    costs: Costs | None = None
 
     @property
-    def exact(self) -> bool:
-        """Whether prompts are sent as token ids: then their lengths are asked for exactly, and verified."""
-        return self.served.vllm and not self.wanted.chat
+    def words(self) -> bool:
+        """Whether prompts are words rather than token ids."""
+        return self.wanted.chat or not self.served.vllm
 
-    def assignment(self, rows: list[list[object]]) -> Assignment:
-        """What the worker of these rows is told."""
+    @property
+    def prompt_lengths(self) -> str:
+        """Where the lengths of prompts come from, for a person."""
+        if not self.words:
+            return "token ids, verified by usage"
+        if self.costs is not None and self.crowd is None:
+            return "words counted by /tokenize, verified by usage"
+        return "words, lengths from usage"
+
+    @property
+    def loop(self) -> str:
+        """Open or closed loop, for a person."""
+        if self.crowd is None:
+            return "open"
+        return f"closed, {self.crowd.users} users, {self.crowd.think_s:g} s to think"
+
+    @property
+    def people(self) -> list[int]:
+        """The users of a closed loop by number; none in an open one."""
+        return list(range(self.crowd.users)) if self.crowd is not None else []
+
+    def assignment(self, rows: list[list[object]], people: list[int]) -> Assignment:
+        """What the worker of these rows, or of these users, is told."""
         return Assignment(
             url=self.served.url,
             model=self.served.model,
             vllm=self.served.vllm,
-            text=not self.exact,
+            text=self.words,
             chat=self.wanted.chat,
+            costs=self.costs,
             read_timeout_s=self.wanted.silence_s,
             total_timeout_s=self.wanted.timeout_s,
             classes=dict(self.classes),
@@ -83,16 +112,9 @@ class Setup:
             seed=self.seed,
             name=self.trace.name,
             rows=rows,
+            crowd=self.crowd,
+            people=people,
         )
-
-    def asked(self) -> dict[str, Asked]:
-        """The lengths that are verified, by request."""
-        return {
-            request.request_id: Asked(
-                request.prompt_tokens if self.exact else 0, request.output_tokens if self.served.vllm else 0
-            )
-            for request in self.trace.requests
-        }
 
     def lost(self, request: TraceRequest, start_ns: int, now_ns: int) -> RequestTimeline:
         """The timeline of a request whose worker never reported it."""
@@ -106,7 +128,7 @@ class Setup:
         )
         arrival_ns = start_ns + request.offset_ns
         end_ns = max(arrival_ns, now_ns)
-        timeline = self.assignment([]).targets().timeline(
+        timeline = self.assignment([], []).targets().timeline(
             scheduled, CompletionStream(), arrival_ns=arrival_ns, sent_ns=end_ns, end_ns=end_ns, status="error",
             error="lost: its worker never reported it",
         )  # fmt: skip
@@ -123,6 +145,23 @@ def prepare(wanted: Wanted) -> Setup:
         ttft_slack_ms=wanted.ttft_slack_ms,
         default_class=wanted.slo_class,
     )
+    classes = _classes(settings)
+    seed = wanted.seed if wanted.seed is not None else spec.seed
+    closed = wanted.amount.users is not None
+    trace = _trace(wanted, spec, seed, classes) if not closed else Trace(spec.kind or wanted.workload, ())
+    served = describe(wanted.url, wanted.model)
+    if served.max_tokens is not None:
+        check_fits(trace, served.max_tokens)
+    trace.checked(served.max_tokens or UNLIMITED)
+    crowd = _crowd(wanted, spec, seed, served) if closed else None
+    words = wanted.chat or not served.vllm
+    costs = word_costs(served, chat=wanted.chat) if words and not closed else None
+    curve = load_curve(settings.prefill_curve)
+    return Setup(wanted, served, trace, seed, classes, settings.default_class, curve, crowd, costs)
+
+
+def _classes(settings: Settings) -> dict[str, SloClassSettings]:
+    """The SLO classes by name, the default one with the times that were given for it."""
     classes = BUILTIN_CLASSES | settings.classes
     if settings.default_class not in classes:
         raise ConfigError(f"No SLO class {settings.default_class!r}: use one of {', '.join(classes)}.")
@@ -130,7 +169,11 @@ def prepare(wanted: Wanted) -> Setup:
     given = {"tbt_ms": settings.tbt_ms, "ttft_slack_ms": settings.ttft_slack_ms}
     default |= {key: value for key, value in given.items() if value is not None}
     classes[settings.default_class] = SloClassSettings(**default)
-    seed = wanted.seed if wanted.seed is not None else spec.seed
+    return classes
+
+
+def _trace(wanted: Wanted, spec: WorkloadSpec, seed: int, classes: Mapping[str, SloClassSettings]) -> Trace:
+    """The schedule of an open loop."""
     trace = schedule(spec, wanted.amount, seed)
     if wanted.scale != 1:
         trace = trace.resized(wanted.scale, wanted.scale)
@@ -141,10 +184,28 @@ def prepare(wanted: Wanted) -> Setup:
         raise ConfigError(
             f"The workload names SLO classes that are not known here: {', '.join(sorted(unknown))}."
         )
-    served = describe(wanted.url, wanted.model)
-    if served.max_tokens is not None:
-        check_fits(trace, served.max_tokens)
-    trace.checked(served.max_tokens or UNLIMITED)
-    return Setup(
-        wanted, served, trace, seed, classes, settings.default_class, load_curve(settings.prefill_curve)
+    return trace
+
+
+def _crowd(wanted: Wanted, spec: WorkloadSpec, seed: int, served: Served) -> Crowd:
+    """The users of a closed loop."""
+    amount = wanted.amount
+    if amount.users is None or amount.requests is not None or amount.rate is not None:
+        raise ConfigError(
+            "--users makes a closed loop, whose rate is up to the answers: give --duration alone."
+        )
+    if spec.kind is None:
+        raise ConfigError("--users needs a kind of traffic with sessions, not a trace.")
+    crowd = Crowd(
+        kind=spec.kind,
+        users=amount.users,
+        think_s=amount.think_s,
+        duration_s=amount.duration_s or DEFAULT_DURATION_S,
+        seed=seed,
+        prompt_scale=spec.prompt_scale * wanted.scale,
+        output_scale=spec.output_scale * wanted.scale,
+        slo_class=wanted.slo_class or spec.slo_class or "",
+        max_tokens=served.max_tokens,
     )
+    crowd.sessions()
+    return crowd

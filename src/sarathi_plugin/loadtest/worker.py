@@ -5,6 +5,7 @@ On one process the same code runs beside the master's.
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,25 @@ import gevent
 from gevent.event import Event
 from locust import User, task
 
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.client import StreamingClient
 from sarathi_plugin.loadtest.assignment import Assignment, pack
+from sarathi_plugin.loadtest.closed import ClosedLoop
 from sarathi_plugin.loadtest.dispatcher import Dispatcher
 from sarathi_plugin.loadtest.watch import ClientWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from locust.env import Environment
     from locust.rpc.protocol import Message
 
     from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.client import Outcome
+    from sarathi_plugin.loadtest.validity import Asked
 
 REPORT_S = 0.5
+QUIT_WAIT_S = 10.0
 
 
 class ScheduleUser(User):  # type: ignore[misc]
@@ -41,11 +48,13 @@ class Worker:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._dispatcher: Dispatcher | None = None
+        self._dispatcher: Dispatcher | ClosedLoop | None = None
         self._outbox: list[dict[str, Any]] = []
         self._finished = Event()
         self._path = ""
         self._ahead_ns = 0
+        self._over = Event()
+        self._over.set()
 
     def attach(self) -> None:
         """Listen."""
@@ -53,6 +62,7 @@ class Worker:
         runner.register_message("sarathi_share", self._share, concurrent=True)
         runner.register_message("sarathi_go", self._go, concurrent=True)
         runner.register_message("sarathi_stop", self._stop, concurrent=True)
+        self._environment.events.quitting.add_listener(self._quit)
 
     def _say(self, kind: str, run: int, **data: Any) -> None:
         self._environment.runner.send_message(kind, {"run": run, "wall_ns": time.time_ns(), **data})
@@ -65,7 +75,9 @@ class Worker:
         client = StreamingClient(assignment.endpoint(), assignment.targets())
         self._path = "/v1/chat/completions" if assignment.chat else "/v1/completions"
         self._outbox = []
-        self._dispatcher = Dispatcher(assignment.workload(), client.send, self._done)
+        self._dispatcher = dispatcher_of(assignment, client, self._done)
+        gc.collect()
+        gc.freeze()  # prompts stay: no collection in the middle of a run has to walk over them
         self._say("sarathi_ready", run)
 
     def _go(self, environment: Environment, msg: Message) -> None:
@@ -79,6 +91,7 @@ class Worker:
         if dispatcher is None:
             return
         self._finished.clear()
+        self._over.clear()
         reporter = gevent.spawn(self._report, watch, start_ns, run)
         dispatcher.run(start_ns)
         self._finished.set()
@@ -89,8 +102,9 @@ class Worker:
             cpu=watch.cpu,
             clock_step_ns=watch.clock_step_ns,
             ahead_ns=self._ahead_ns,
-            unsent=dispatcher.unsent,
+            unsent=list(dispatcher.unsent),
         )
+        self._over.set()
 
     def _report(self, watch: ClientWatch, start_ns: int, run: int) -> None:
         """Pass on what is finished, twice a second, and the rest at the end."""
@@ -103,13 +117,33 @@ class Worker:
             if last:
                 return
 
-    def _done(self, outcome: Outcome) -> None:
-        self._outbox.append(pack(outcome.timeline))
+    def _done(self, outcome: Outcome, asked: Asked) -> None:
+        self._outbox.append(pack(outcome.timeline, asked))
         fire(self._environment, self._path, outcome.timeline)
 
     def _stop(self, environment: Environment, msg: Message) -> None:
         if self._dispatcher is not None:
             gevent.spawn(self._dispatcher.stop)
+
+    def _quit(self, **_: Any) -> None:
+        """This process ends (Ctrl-C): report what was measured first."""
+        if self._dispatcher is not None and not self._over.is_set():
+            gevent.spawn(self._dispatcher.stop)
+            self._over.wait(QUIT_WAIT_S)
+
+
+def dispatcher_of(
+    assignment: Assignment, client: StreamingClient, done: Callable[[Outcome, Asked], None]
+) -> Dispatcher | ClosedLoop:
+    """What sends an assignment; prompts are made here."""
+
+    def tell(outcome: Outcome) -> None:
+        done(outcome, assignment.asked(outcome.request))
+
+    crowd = assignment.crowd
+    if crowd is None:
+        return Dispatcher(assignment.workload(), client.send, tell)
+    return ClosedLoop(assignment.users(crowd), round(crowd.duration_s * NS_PER_S), client.send, tell)
 
 
 def fire(environment: Environment, path: str, timeline: RequestTimeline) -> None:

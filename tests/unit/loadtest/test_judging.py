@@ -10,7 +10,7 @@ from sarathi_plugin.loadtest.faults import KINDS, count_faults, fault_kind
 from sarathi_plugin.loadtest.figures import FIGURES, by_class, figures, meets_slo, stalls
 from sarathi_plugin.loadtest.live import Live, LogHistogram
 from sarathi_plugin.loadtest.metrics import registry
-from sarathi_plugin.loadtest.options import duration_s
+from sarathi_plugin.loadtest.plan import duration_s
 from sarathi_plugin.loadtest.thresholds import parse_threshold
 from sarathi_plugin.loadtest.validity import Asked, ClientState, clock_offset_ns, invalid_reasons
 from sarathi_plugin.loadtest.watch import ClientWatch
