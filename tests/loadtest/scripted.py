@@ -119,9 +119,10 @@ class Server:
                 }
             if body.get("return_token_ids"):
                 data["choices"][0]["token_ids"] = [1000 + i for i in range(before, total)]
-            chunk(writer, f"data: {json.dumps(data)}\n\n".encode())
+            event = f"data: {json.dumps(data)}\n\n".encode()
             entry["due_ns"].append(due_ns)
             entry["sent_ns"].append(time.monotonic_ns())
+            chunk(writer, event)
             due_ns += round(self.interval_s * 1e9)
         chunk(writer, b"data: [DONE]\n\n")
         chunk(writer, b"")

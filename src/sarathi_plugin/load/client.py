@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass
 from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -79,7 +81,7 @@ class _RequestError(Exception):
 class StreamingClient:
     """Sends requests to one endpoint and times every token. Safe to share between threads.
 
-    Connections are kept and used again, each by one request at a time.
+    Connections are used again. X-Request-Id ends in the request's id; vLLM takes it up in its own.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
     of the environment are not used.
     """
@@ -90,6 +92,7 @@ class StreamingClient:
         self.endpoint = endpoint
         self.targets = targets
         self._clock = clock
+        self._run = secrets.token_hex(4)
         self._idle: deque[tuple[requests.Session, float]] = deque()
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
@@ -162,7 +165,7 @@ class StreamingClient:
             return session.post(
                 end.url.rstrip("/") + path,
                 json=request_body(request, end),
-                headers=self._headers,
+                headers=self._headers | {"X-Request-Id": f"{self._run}-{quote(request.request_id)}"},
                 stream=True,
                 timeout=(end.connect_timeout_s, min(end.read_timeout_s, end.total_timeout_s)),
                 allow_redirects=False,
