@@ -28,9 +28,10 @@ from sarathi_plugin.loadtest.webtab import attach_tab
 from sarathi_plugin.loadtest.worker import Worker
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Sequence
 
+    from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
     from locust.web import WebUI
 
@@ -41,7 +42,7 @@ END_WAIT_S = 15.0
 SHOW_EVERY_S = 10.0
 
 
-def add_options(parser: ArgumentParser, **_: Any) -> None:
+def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Options beside Locust's own; those of a run are also fields of the form that starts one in the web UI."""
     for flag, default, text in (
         ("--workload", "sharegpt-like", "A workload by name, or a workload file"),
@@ -69,7 +70,7 @@ def add_options(parser: ArgumentParser, **_: Any) -> None:
         default=None,
         include_in_web_ui=False,
         help="Prometheus series, on loopback",
-    )  # type: ignore[call-arg]
+    )
     # Locust's own default is every interface; what is reachable from outside is to be asked for.
     parser.set_defaults(web_host="127.0.0.1", num_users=1, spawn_rate=1)
 
