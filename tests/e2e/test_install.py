@@ -111,7 +111,8 @@ def test_workloads_and_the_locustfile_are_in_the_wheel(installation):
     code = """
 from importlib.resources import files
 from sarathi_plugin.workload.spec import load_workload, shipped
-print((files("sarathi_plugin") / "data" / "loadtests" / "locustfile.py").is_file(), load_workload("spiky").rate, *shipped())
+locustfile = files("sarathi_plugin") / "data" / "loadtests" / "locustfile.py"
+print(locustfile.is_file(), load_workload("spiky").rate, *shipped())
 """
     locustfile, rate, *names = installation.python(code).split()
     assert locustfile == "True"

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import deque
 from dataclasses import dataclass
-from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from sarathi_plugin.core import NS_PER_S, RequestStatus, RequestTimeline
+from sarathi_plugin.load.failures import root, was_reset
 from sarathi_plugin.load.sse import SseError, SseParser
 from sarathi_plugin.load.stream import CompletionStream, StreamError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.load.under_way import UnderWay
     from sarathi_plugin.workload.model import ScheduledRequest
 
 READ_BYTES = 65_536
@@ -82,6 +83,7 @@ class StreamingClient:
     """Sends requests to one endpoint and times every token. Safe to share between threads.
 
     Connections are used again. X-Request-Id ends in the request's id; vLLM takes it up in its own.
+    ``under_way`` holds what waits for its next token.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
     of the environment are not used.
     """
@@ -91,6 +93,7 @@ class StreamingClient:
     ) -> None:
         self.endpoint = endpoint
         self.targets = targets
+        self.under_way: dict[str, UnderWay] = {}
         self._clock = clock
         self._run = secrets.token_hex(4)
         self._idle: deque[tuple[requests.Session, float]] = deque()
@@ -107,8 +110,9 @@ class StreamingClient:
         sent_ns = self._clock()
         stream = CompletionStream()
         status: RequestStatus = "finished"
-        reason, http_status, end_ns = "", 0, 0
-        first_byte_ns = None
+        reason, http_status, end_ns, first_byte_ns = "", 0, 0, None
+        begin_ns = sent_ns if arrival_ns is None else arrival_ns
+        self.under_way[request.request_id] = self.targets.under_way(request, stream, begin_ns)
         try:
             with self._session() as session, self._post(session, request) as response:
                 first_byte_ns = self._clock()
@@ -123,10 +127,12 @@ class StreamingClient:
         except Interrupted as stop:
             if not end_ns:
                 status, reason = "aborted", f"stopped: {stop}"
+        finally:
+            self.under_way.pop(request.request_id, None)
         timeline = self.targets.timeline(
             request,
             stream,
-            arrival_ns=sent_ns if arrival_ns is None else arrival_ns,
+            arrival_ns=begin_ns,
             sent_ns=sent_ns,
             end_ns=end_ns or self._clock(),
             status=status,
@@ -177,8 +183,8 @@ class StreamingClient:
         except requests.exceptions.ReadTimeout as error:
             raise _RequestError("timeout", self._silence()) from error
         except requests.exceptions.ConnectionError as error:
-            kind = "reset" if _was_reset(error) else "connect"
-            raise _RequestError("error", f"{kind}: {_root(error)}") from error
+            kind = "reset" if was_reset(error) else "connect"
+            raise _RequestError("error", f"{kind}: {root(error)}") from error
         except (requests.exceptions.RequestException, ValueError) as error:
             raise _RequestError("error", f"request: {error}") from error
 
@@ -212,14 +218,14 @@ class StreamingClient:
             raise _RequestError("timeout", self._silence()) from error
         except (HTTPError, OSError) as error:
             raise _RequestError(
-                "error", f"reset: connection broke after {tokens} tokens: {_root(error)}"
+                "error", f"reset: connection broke after {tokens} tokens: {root(error)}"
             ) from error
 
     def _body(self, response: requests.Response) -> str:
         try:
             return " ".join(response.text.split())[:300]
         except requests.exceptions.RequestException as error:
-            return f"(unreadable: {_root(error)})"
+            return f"(unreadable: {root(error)})"
 
     def _silence(self) -> str:
         return f"read-timeout: no bytes for {min(self.endpoint.read_timeout_s, self.endpoint.total_timeout_s):g} s"
@@ -270,30 +276,3 @@ def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any
         if request.slo_class:
             body["vllm_xargs"] = {"slo_class": request.slo_class}
     return body
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what lies beneath it: causes, contexts, and errors handed on as arguments."""
-    seen: list[BaseException] = []
-    queue: list[object] = [error]
-    while queue:
-        item = queue.pop(0)
-        if isinstance(item, BaseException) and item not in seen:
-            seen.append(item)
-            queue += [getattr(item, "reason", None), *item.args, item.__cause__, item.__context__]
-    return seen
-
-
-def _was_reset(error: BaseException) -> bool:
-    """Whether a connection that stood was broken off, rather than refused."""
-    broken = (ConnectionResetError, BrokenPipeError, RemoteDisconnected, ConnectionAbortedError)
-    return any(isinstance(item, broken) for item in _chain(error))
-
-
-def _root(error: BaseException) -> str:
-    """The first system error beneath, in a few words; urllib3's own texts carry object addresses."""
-    chain = _chain(error)
-    for item in chain:
-        if isinstance(item, OSError) and item.strerror:
-            return item.strerror
-    return type(chain[-1]).__name__ if len(chain) > 1 else str(error)[:200]

@@ -43,7 +43,7 @@ class Display:
         of = f" of {state['requests']}" if state["requests"] else ""
         head = (
             f"{max(at_s, 0):.0f} s: {state['sent']}{of} sent, {state['ended']} ended, "
-            f"{state['sent'] - state['ended']} under way, {state['workers']} worker(s)"
+            f"{state['sent'] - state['ended']} under way, {live.overdue_text()} overdue, {state['workers']} worker(s)"
         )
         if self._screen is not None:
             self._screen.update(Group(Text(head), table(live)), refresh=True)

@@ -31,12 +31,14 @@ def follow(master: Master, live: Live, show: Callable[[float], None] = lambda _:
     stopped_s = 0.0
     while not master.finished.wait(TICK_S):
         at_s = (time.monotonic_ns() - master.start_ns) / 1e9 if master.start_ns else 0.0
+        live.overdue = master.overdue
         live.tick(at_s)
         show(at_s)
         if master.stopped:
             stopped_s += TICK_S
             if stopped_s > STOP_WAIT_S:
                 return
+    live.overdue = master.overdue
     if master.start_ns:
         live.tick((time.monotonic_ns() - master.start_ns) / 1e9)
 

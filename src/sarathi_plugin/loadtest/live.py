@@ -15,6 +15,7 @@ import numpy as np
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.load.summary import is_fluid
+from sarathi_plugin.load.under_way import Overdue
 from sarathi_plugin.loadtest.faults import fault_kind
 from sarathi_plugin.loadtest.figures import meets_slo, stalls
 
@@ -133,6 +134,7 @@ class Point(NamedTuple):
     failed: int
     tokens_per_s: float
     stalls: int
+    overdue: int
     fluidity_index: float | None
     fluidity_share: float | None
     slo_share: float | None
@@ -148,6 +150,7 @@ class Live:
     def __init__(self) -> None:
         self.classes: defaultdict[str, ClassFigures] = defaultdict(ClassFigures)
         self.course: list[Point] = []
+        self.overdue = Overdue()
         self._all = ClassFigures()
         self._interval = ClassFigures()
         self._last_s = 0.0
@@ -176,6 +179,7 @@ class Live:
                 sum(part.faults.values()),
                 part.tokens / length_s,
                 part.stalls,
+                self.overdue.requests,
                 part.fluidity_index,
                 part.fluidity_share,
                 part.slo_share,
@@ -191,7 +195,12 @@ class Live:
         """The figures of all classes together, as text, by title."""
         kept = ("fluidity", "fluid", "slo", "tbt", "ttft", "stalls", "lag")
         found = row("", self._all)
-        return {COLUMNS[key]: found[key] for key in kept}
+        return {COLUMNS[key]: found[key] for key in kept} | {"overdue now": self.overdue_text()}
+
+    def overdue_text(self) -> str:
+        """Requests past their deadline now and the wait of the worst, for a screen."""
+        count, worst_ns = self.overdue
+        return f"{count} ({_time(worst_ns / NS_PER_S)})" if count else "0"
 
     def faults(self) -> dict[str, int]:
         """Failed requests by kind, most frequent first."""

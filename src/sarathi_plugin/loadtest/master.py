@@ -11,6 +11,7 @@ from gevent.event import Event
 from locust.runners import STATE_MISSING, MasterRunner
 
 from sarathi_plugin.core import NS_PER_S, RequestTimeline
+from sarathi_plugin.load.under_way import Overdue
 from sarathi_plugin.loadtest.assignment import unpack
 from sarathi_plugin.loadtest.plan import lost_turn, share_of, to_rows
 from sarathi_plugin.loadtest.validity import Asked, ClientState, clock_offset_ns
@@ -36,6 +37,7 @@ class _Share:
     people: list[int]
     ready: bool = False
     sent: int = 0
+    overdue: Overdue = field(default_factory=Overdue)
     ahead_ns: int | None = None
     state: ClientState | None = None
     unsent: set[str] = field(default_factory=set)
@@ -103,6 +105,11 @@ class Master:
         return sum(share.sent for share in self._shares.values())
 
     @property
+    def overdue(self) -> Overdue:
+        """Requests past their deadline right now, as far as the workers have told."""
+        return sum((share.overdue for share in self._shares.values()), Overdue())
+
+    @property
     def clients(self) -> list[ClientState]:
         """How each worker that ended fared."""
         return [share.state for share in self._shares.values() if share.state is not None]
@@ -145,7 +152,7 @@ class Master:
         share = self._mine(msg)
         if share is None:
             return
-        share.sent = msg.data["sent"]
+        share.sent, share.overdue = msg.data["sent"], Overdue(*msg.data["overdue"])
         shift = self.start_ns - msg.data["start_ns"]
         for data in msg.data["timelines"]:
             timeline, self.asked[data["request_id"]] = unpack(data, shift)

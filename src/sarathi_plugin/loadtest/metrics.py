@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from sarathi_plugin.config import ConfigError
@@ -64,6 +64,17 @@ class ClientCollector(Collector):
             for kind, count in sorted(figures.faults.items()):
                 faults.add_metric([slo_class, kind], count)
         yield faults
+        late = self._live.overdue
+        yield GaugeMetricFamily(
+            "sarathi_client_overdue_requests",
+            "Requests whose next token is past its deadline now.",
+            late.requests,
+        )
+        yield GaugeMetricFamily(
+            "sarathi_client_worst_overdue_seconds",
+            "How long the worst of them has waited.",
+            late.worst_ns / NS_PER_S,
+        )
         for name, (text, pick) in HISTOGRAMS.items():
             yield _histogram(name, text, [(slo_class, pick(figures)) for slo_class, figures in classes])
 

@@ -15,6 +15,7 @@ from locust import User, task
 
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.client import StreamingClient
+from sarathi_plugin.load.under_way import Overdue, overdue
 from sarathi_plugin.loadtest.assignment import Assignment, pack
 from sarathi_plugin.loadtest.closed import ClosedLoop
 from sarathi_plugin.loadtest.dispatcher import Dispatcher
@@ -48,6 +49,7 @@ class Worker:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self._client: StreamingClient | None = None
         self._dispatcher: Dispatcher | ClosedLoop | None = None
         self._outbox: list[dict[str, Any]] = []
         self._finished = Event()
@@ -72,7 +74,7 @@ class Worker:
         gevent.spawn(self._prepare, Assignment.model_validate(msg.data["assignment"]), msg.data["run"])
 
     def _prepare(self, assignment: Assignment, run: int) -> None:
-        client = StreamingClient(assignment.endpoint(), assignment.targets())
+        self._client = client = StreamingClient(assignment.endpoint(), assignment.targets())
         self._path = "/v1/chat/completions" if assignment.chat else "/v1/completions"
         self._outbox = []
         self._dispatcher = dispatcher_of(assignment, client, self._done)
@@ -113,7 +115,14 @@ class Worker:
             watch.sample()
             batch, self._outbox = self._outbox, []
             sent = self._dispatcher.sent if self._dispatcher else 0
-            self._say("sarathi_results", run, start_ns=start_ns, sent=sent, timelines=batch)
+            late = (
+                overdue(list(self._client.under_way.values()), time.monotonic_ns())
+                if self._client
+                else Overdue()
+            )
+            self._say(
+                "sarathi_results", run, start_ns=start_ns, sent=sent, timelines=batch, overdue=list(late)
+            )
             if last:
                 return
 

@@ -10,7 +10,7 @@
       lines: { fluidity_index: "fluidity-index", fluidity_share: "fluid requests", slo_share: "within SLO" } },
     { title: "Time between tokens, milliseconds", scale: 1000, lines: { tbt_p50_s: "P50", tbt_p99_s: "P99" } },
     { title: "Time to first token, seconds", scale: 1, lines: { ttft_p50_s: "P50", ttft_p99_s: "P99" } },
-    { title: "Stalls that ended, a second", lines: { stalls: "stalls", failed: "failed requests" }, bars: true },
+    { title: "Stalls and failures, a second", lines: { stalls: "stalls that ended", overdue: "requests overdue", failed: "failed requests" }, bars: true },
   ];
   const panel = document.createElement("section");
   panel.id = "sarathi-tab";
