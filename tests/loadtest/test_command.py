@@ -1,8 +1,10 @@
 import json
+import math
 import re
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from sarathi_plugin.core import NS_PER_S
@@ -156,6 +158,11 @@ def test_a_slow_server_does_not_slow_the_arrivals(scripted, loadtest, workload_f
     # with coordinated omission, most would have waited for an answer of four seconds
     assert sorted(late)[len(late) // 2] < NS_PER_S // 20
     assert run.summary["figures"]["ttft_p50_s"] > 4
+    gaps = np.sort(np.diff(received)) / NS_PER_S
+    theory = 1 - np.exp(-10 * gaps)
+    steps = np.arange(len(gaps) + 1) / len(gaps)
+    distance = max(np.abs(steps[1:] - theory).max(), np.abs(theory - steps[:-1]).max())
+    assert distance < 1.95 / math.sqrt(len(gaps))  # Kolmogorov-Smirnov, one in a thousand
 
 
 @pytest.mark.slow
