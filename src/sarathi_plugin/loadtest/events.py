@@ -47,7 +47,7 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     for flag, default, text in (
         ("--workload", "sharegpt-like", "A workload by name, or a workload file"),
         ("--rate", "", "Requests per second; the workload's own when empty"),
-        ("--duration", "60s", "How long requests arrive: 60s, 5m (--run-time means the same)"),
+        ("--duration", "", "How long requests arrive: 60s, 5m (--run-time means the same); 60s when empty"),
         (
             "--think",
             "",
@@ -84,7 +84,7 @@ def wanted_of(options: Namespace, host: str | None, users: int) -> Wanted:
     think = _number("--think", options.think)
     amount = Amount(
         _number("--rate", options.rate),
-        duration_s(options.duration),
+        duration_s(options.duration or None),
         None,
         None if think is None else users,
         think or 0.0,

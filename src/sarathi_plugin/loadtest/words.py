@@ -62,11 +62,11 @@ def exact_text(token_ids: Sequence[int], tokens: int, costs: Costs) -> str:
         left -= costs.costs[number]
     reach = _ways(costs.costs, left)
     while left:
-        number = reach[left]
-        if number is None:
+        last = reach[left]
+        if last is None:
             raise ValueError(f"No words make {left} tokens.")
-        chosen.append(number)
-        left -= costs.costs[number]
+        chosen.append(last)
+        left -= costs.costs[last]
     return " ".join(WORDS[number] for number in chosen)
 
 

@@ -82,7 +82,9 @@ def test_no_turn_is_longer_than_the_model():
 def test_scales_change_lengths():
     small = CHATS.model_copy(update={"prompt_scale": 0.1, "output_scale": 0.05})
     turns = live(Person(small, 0, words=False, chat=False), 200)
-    assert np.median([t.request.prompt_tokens for t in turns]) < 200
+    whole = live(Person(CHATS, 0, words=False, chat=False), 200)
+    prompts, unscaled = (np.median([t.request.prompt_tokens for t in sent]) for sent in (turns, whole))
+    assert prompts == pytest.approx(unscaled * 0.1, rel=0.3)
     assert np.median([t.request.max_tokens for t in turns]) == pytest.approx(415 * 0.05, rel=0.3)
 
 
