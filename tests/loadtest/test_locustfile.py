@@ -140,7 +140,7 @@ def test_stop_in_the_web_ui_ends_the_run(scripted, locust, workload_file, tmp_pa
         session.trust_env = False
         page = session.get(url, timeout=10).text
         live = session.get(f"{url}/sarathi/live", timeout=10).json()
-        assert session.get(f"{url}/stop", timeout=60).ok
+        assert session.post(f"{url}/stop", timeout=60).ok
         after = session.get(f"{url}/sarathi/live", timeout=10).json()
     assert "/sarathi/tab.js" in page
     assert '"extended_tabs": [{"key": "fluidity", "title": "Fluidity"}]' in page

@@ -89,7 +89,7 @@ def save(browser, tmp_path):
     look_like(browser, 1280, "light")
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
-        {"width": 1280, "height": 1130, "deviceScaleFactor": 1, "mobile": False},
+        {"width": 1280, "height": 1060, "deviceScaleFactor": 1, "mobile": False},
     )
     wait_for(lambda: browser.execute_script(LINES) >= 8, "charts")
     assert browser.save_screenshot(str(folder / "loadtest-tab.png"))

@@ -193,7 +193,7 @@ class Live:
 
     def total(self) -> dict[str, str]:
         """The figures of all classes together, as text, by title."""
-        kept = ("fluidity", "fluid", "slo", "tbt", "ttft", "stalls", "lag")
+        kept = ("fluidity", "fluid", "slo", "lag", "tbt", "ttft", "stalls")
         found = row("", self._all)
         return {COLUMNS[key]: found[key] for key in kept} | {"overdue now": self.overdue_text()}
 

@@ -33,11 +33,11 @@ def document(live: Live, state: Mapping[str, Any]) -> dict[str, Any]:
     names = points[0]._fields if points else ()
     return {
         "state": dict(state),
-        "titles": COLUMNS,
-        "rows": live.rows(),
-        "total": live.total(),
+        "titles": list(COLUMNS.values()),
+        "rows": [list(row.values()) for row in live.rows()],
+        "total": list(live.total().items()),
         "course": {name: [getattr(point, name) for point in points] for name in names},
-        "faults": live.faults(),
+        "faults": list(live.faults().items()),
         "problem": state.get("problem", ""),
     }
 

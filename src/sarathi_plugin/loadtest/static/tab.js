@@ -16,7 +16,7 @@
   panel.id = "sarathi-tab";
   panel.innerHTML = `<style>
     #sarathi-tab { font: 14px/1.45 Roboto, system-ui, sans-serif; padding-bottom: 24px; }
-    #sarathi-tab .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 12px 0; }
+    #sarathi-tab .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; margin: 12px 0; }
     #sarathi-tab .card { border: 1px solid rgba(128,128,128,.35); border-radius: 6px; padding: 8px 12px; }
     #sarathi-tab .card b { display: block; font-size: 22px; font-weight: 500; }
     #sarathi-tab table { border-collapse: collapse; width: 100%; font-size: 13px; }
@@ -51,7 +51,7 @@
   }
 
   function cards(total) {
-    const made = Object.entries(total).map(([name, value]) => {
+    const made = total.map(([name, value]) => {
       const card = document.createElement("div");
       card.className = "card";
       card.append(text("span", name), text("b", value));
@@ -70,11 +70,11 @@
       line: { color: COLOURS[i], width: 1.8 }, marker: { color: COLOURS[i], size: 4 },
     }));
     Plotly.react(holder, data, {
-      title: { text: spec.title, font: { size: 14 }, x: 0.02 }, height: 260, margin: { l: 48, r: 12, t: 36, b: 40 },
+      title: { text: spec.title, font: { size: 14 }, x: 0.02 }, height: 285, margin: { l: 48, r: 12, t: 34, b: 72 },
       paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: colour, size: 12 },
-      xaxis: { title: { text: "seconds after the start" }, gridcolor: grid }, barmode: "group",
+      xaxis: { title: { text: "seconds after the start", standoff: 4 }, rangemode: "tozero", gridcolor: grid }, barmode: "group",
       yaxis: { range: spec.range, rangemode: "tozero", gridcolor: grid }, showlegend: true,
-      legend: { orientation: "h", x: 1, xanchor: "right", y: 1.16 },
+      legend: { orientation: "h", x: 0, y: -0.3 },
     }, { displayModeBar: false, responsive: true });
   }
 
@@ -89,10 +89,10 @@
     $(".problem").textContent = doc.problem;
     $(".how").textContent = `${state.sent}${of} requests sent, ${state.ended} ended, ${state.workers} worker(s)` +
       (state.running ? "." : "; nothing is running.") +
-      Object.entries(doc.faults).map(([kind, count]) => ` ${count} ${kind}.`).join("");
+      doc.faults.map(([kind, count]) => ` ${count} ${kind}.`).join("");
     cards(doc.total);
-    $("thead").replaceChildren(row("th", Object.values(doc.titles)));
-    $("tbody").replaceChildren(...doc.rows.map((r) => row("td", Object.keys(doc.titles).map((key) => r[key]))));
+    $("thead").replaceChildren(row("th", doc.titles));
+    $("tbody").replaceChildren(...doc.rows.map((r) => row("td", r)));
     if (window.Plotly && doc.course.at_s) CHARTS.forEach((spec, i) => chart(spec, i, doc.course));
   }
 
