@@ -63,11 +63,14 @@ def on_cores(server_pid):
 
 
 @pytest.mark.slow
-def test_token_gaps_are_right_with_64_streams(scripted, loadtest, tmp_path, record_property):
+def test_token_gaps_are_right_with_64_streams(scripted, loadtest, tmp_path):
     """64 streams of 20 tokens a second: P99 of the client's error is at most 2 ms above the server's own.
 
-    Three attempts: what else runs on the machine can only add to the difference.
+    Three attempts: what else runs on the machine can only add to the difference. With more to do than cores, both
+    processes mostly wait for their turn, and there is nothing to measure.
     """
+    if os.getloadavg()[0] > 1.5 * len(os.sched_getaffinity(0)):
+        pytest.skip(f"the machine is busy (load {os.getloadavg()[0]:.1f})")
     rows = [
         {"request_id": f"s-{i}", "offset_ns": i * 5 * NS_PER_MS, "prompt_tokens": 20, "output_tokens": 120}
         for i in range(64)
@@ -80,7 +83,6 @@ def test_token_gaps_are_right_with_64_streams(scripted, loadtest, tmp_path, reco
         server_ms, client_ms = seen[-1]
         if client_ms <= server_ms + 2:
             break
-    record_property("p99_ms", [tuple(round(ms, 3) for ms in pair) for pair in seen])
     assert client_ms <= server_ms + 2, seen
 
 

@@ -23,12 +23,15 @@
     #sarathi-tab td, #sarathi-tab th { padding: 5px 10px; border-bottom: 1px solid rgba(128,128,128,.25); text-align: right; font-weight: 400; }
     #sarathi-tab th { opacity: .75; } #sarathi-tab td:first-child, #sarathi-tab th:first-child { text-align: left; }
     #sarathi-tab .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; margin-top: 16px; }
+    #sarathi-tab .charts > div { min-width: 0; overflow: hidden; }
     #sarathi-tab .problem { color: #d55e00; }
   </style><p class="problem" role="alert"></p><p class="how"></p><div class="cards"></div>
   <div style="overflow-x:auto"><table><thead></thead><tbody></tbody></table></div><div class="charts"></div>`;
   const $ = (selector) => panel.querySelector(selector);
   const text = (tag, value) => Object.assign(document.createElement(tag), { textContent: value });
   const row = (tag, values) => { const made = document.createElement("tr"); made.append(...values.map((v) => text(tag, v))); return made; };
+
+  $(".charts").append(...CHARTS.map(() => document.createElement("div")));
 
   const chosen = () => new URLSearchParams(location.search).get("tab") === "fluidity";
 
@@ -61,7 +64,7 @@
   }
 
   function chart(spec, number, course) {
-    const holder = $(".charts").children[number] ?? $(".charts").appendChild(document.createElement("div"));
+    const holder = $(".charts").children[number];
     const colour = getComputedStyle(document.body).color;
     const grid = "rgba(128,128,128,.25)";
     const data = Object.entries(spec.lines).map(([key, name], i) => ({
