@@ -5,6 +5,7 @@ Both read the machine's monotonic clock, so the way of each request can be cut w
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def agreement(folder: Path, *, rate: float, seconds: float, scale: float, chat: 
     theirs, ours = figures(server_side), figures(client)
     return {
         "verdict": run.summary["verdict"],
+        "load_average": os.getloadavg()[0],
         "invalid": run.summary["invalid"],
         "requests": len(run.timelines),
         "matched": len(pairs),
@@ -104,6 +106,7 @@ def way(pairs: list[tuple[RequestTimeline, RequestTimeline]]) -> dict[str, dict[
         "any token computed to received": [
             got - made for c, s in pairs for got, made in zip(c.token_ns, s.token_ns, strict=False)
         ],
+        "TTFT of the client less that of the server, request by request": [c.ttft_ns - s.ttft_ns for c, s in pairs],
         "sent to HTTP headers received": [c.first_byte_ns - c.sent_ns for c, _ in pairs],
     }  # fmt: skip
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,6 +126,7 @@ def throughput(folder: Path, steps: list[int]) -> list[dict[str, Any]]:
     for streams in steps:
         row = {
             "streams": streams,
+            "load_average": os.getloadavg()[0],
             "sarathi loadtest": ours(folder, streams),
             "vllm bench serve": theirs(folder, streams),
         }
