@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sarathi_plugin.workload.model import ScheduledRequest, Workload
+
+_FIELDS = tuple(field.name for field in fields(RequestTimeline))
 
 
 class Assignment(Strict):
@@ -82,7 +84,8 @@ class Assignment(Strict):
 
 def pack(timeline: RequestTimeline, asked: Asked) -> dict[str, Any]:
     """A timeline and the lengths asked for, as a message carries them."""
-    return {**asdict(timeline), "asked": list(asked)}
+    # Not asdict: it copies every token time on its own, and streams are being timed meanwhile.
+    return {name: getattr(timeline, name) for name in _FIELDS} | {"asked": list(asked)}
 
 
 def unpack(data: Mapping[str, Any], shift_ns: int) -> tuple[RequestTimeline, Asked]:
@@ -98,6 +101,6 @@ def unpack(data: Mapping[str, Any], shift_ns: int) -> tuple[RequestTimeline, Ask
         "end_ns": data["end_ns"] + shift_ns,
         "token_ns": tuple(time_ns + shift_ns for time_ns in data["token_ns"]),
     }
-    fields = {**data, **times}
-    asked = Asked(*fields.pop("asked"))
-    return RequestTimeline(**fields), asked
+    values = {**data, **times}
+    asked = Asked(*values.pop("asked"))
+    return RequestTimeline(**values), asked

@@ -157,6 +157,7 @@ class Master:
         for data in msg.data["timelines"]:
             timeline, self.asked[data["request_id"]] = unpack(data, shift)
             self._take(timeline)
+            gevent.sleep(0)  # on one process streams are being timed meanwhile
 
     def _take(self, timeline: RequestTimeline) -> None:
         self.timelines[timeline.request_id] = timeline
