@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import re
@@ -6,8 +7,10 @@ import time
 
 import numpy as np
 import pytest
+import requests
 
 from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.load.server import free_port
 from sarathi_plugin.loadtest.plan import Amount, schedule
 from sarathi_plugin.workload.spec import load_workload
 from sarathi_plugin.workload.synthetic import workload_of
@@ -109,6 +112,26 @@ def test_ctrl_c_writes_what_was_measured(scripted, command, workload_file):
     assert figures["requests"] >= 12
     assert summary["faults"]["stopped"] >= 5
     assert figures["errors"] < figures["requests"]
+
+
+def test_the_web_ui_shows_the_run(scripted, command, workload_file):
+    server = scripted()
+    port = free_port()
+    process, out = command(
+        server.url, "--workload", workload_file, "--rate", "10", "--duration", "6s", "--web-port", str(port)
+    )
+    wait_for(out, process, "?tab=fluidity")
+    page, live = "", {}
+    with requests.Session() as session:
+        session.trust_env = False
+        while process.poll() is None and not live.get("rows"):
+            with contextlib.suppress(requests.exceptions.ConnectionError):
+                page = session.get(f"http://127.0.0.1:{port}", timeout=10).text
+                live = session.get(f"http://127.0.0.1:{port}/sarathi/live", timeout=10).json()
+            time.sleep(0.2)
+    assert "/sarathi/tab.js" in page
+    assert live["rows"][0][0] == "standard"
+    process.communicate(timeout=60)
 
 
 def test_a_starved_client_refuses_its_run(scripted, command, workload_file):

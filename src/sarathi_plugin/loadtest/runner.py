@@ -63,6 +63,8 @@ def _web_ui(environment: Environment, master: Master, live: Live, port: int | No
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(f"Cannot serve the web UI on port {port}: {error.strerror}.") from error
+    # Locust's page reads the command line for options of its own, and would end the process over ours.
+    argv, sys.argv = sys.argv, sys.argv[:1]
     ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)
     attach_tab(ui, live, master.state)
     ui.start()
@@ -72,6 +74,7 @@ def _web_ui(environment: Environment, master: Master, live: Live, port: int | No
         yield
     finally:
         ui.stop()
+        sys.argv = argv
 
 
 @contextlib.contextmanager
