@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
 	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
-	bench-headline bench-etalon bench-search monitoring-check monitoring-live system-packages wheel clean
+	bench-headline bench-etalon bench-search bench-loadtest monitoring-check monitoring-live system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -118,6 +118,9 @@ bench-search: setup  ## the configuration search, timed, against eight configura
 
 bench-bound: setup  ## how tight the bound on any scheduler is, on small instances solved exactly
 	$(BIN)/python benchmarks/bound_tightness.py $(ARGS)
+
+bench-loadtest: setup  ## the load client against servers that know better, and beside vllm bench serve (10 minutes)
+	PYTHONPATH=benchmarks $(BIN)/python -m loadtest $(ARGS)
 
 system-packages:  ## install Prometheus, Chromium and its driver for the tests that use them
 	@bash scripts/system-packages.sh

@@ -290,7 +290,8 @@ class RequestTimeline:
     arrival_ns: the intended start (open loop). sent_ns: when the client really sent it, None at the server.
     scheduled_ns: when its first chunk was scheduled, None at the client. token_ns: arrival of every token; tokens of
     one step share it. prefill_ns: D_p without slack, from the curve ``curve``. met, missed: deadlines of this
-    request, as ``deadlines.count_deadlines`` counts them.
+    request, as ``deadlines.count_deadlines`` counts them. first_byte_ns: when the server began to answer (its HTTP
+    headers, no token yet), None but at the client.
     """
 
     request_id: str
@@ -310,6 +311,7 @@ class RequestTimeline:
     met: int
     missed: int
     error: str = ""
+    first_byte_ns: int | None = None
 
     @property
     def ttft_ns(self) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS_EXTRAS = (
-    "engine", "load", "demo", "simulate", "search.simulated", "monitoring",
+    "engine", "load", "loadtest", "demo", "simulate", "search.simulated", "monitoring",
     "telemetry.page.routes", "telemetry.page.top",
 )  # fmt: skip
 """Rooms (and some modules) whose dependencies are not those of the base."""
@@ -105,6 +105,19 @@ def test_monitoring_files_are_in_the_wheel(installation):
     found = {path.name for path in (installation.folder / "written").rglob("*") if path.is_file()}
     assert {"compose.yml", "prometheus.yml", "alerts.yml", "fluidity.json", "runbooks.md"} <= found
     assert text.count("wrote") == len(list((installation.folder / "written").rglob("*.*")))
+
+
+def test_workloads_and_the_locustfile_are_in_the_wheel(installation):
+    code = """
+from importlib.resources import files
+from sarathi_plugin.workload.spec import load_workload, shipped
+locustfile = files("sarathi_plugin") / "data" / "loadtests" / "locustfile.py"
+print(locustfile.is_file(), load_workload("spiky").rate, *shipped())
+"""
+    locustfile, rate, *names = installation.python(code).split()
+    assert locustfile == "True"
+    assert float(rate) > 0
+    assert names == sorted(path.stem for path in (ROOT / "loadtests" / "workloads").glob("*.yaml"))
 
 
 def test_vllm_would_find_the_plugin(installation):

@@ -6,26 +6,35 @@ request ends as a timeline, a failed one with status and reason.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import time
+from collections import deque
 from dataclasses import dataclass
-from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from sarathi_plugin.core import NS_PER_S, RequestStatus, RequestTimeline
+from sarathi_plugin.load.failures import root, was_reset
 from sarathi_plugin.load.sse import SseError, SseParser
 from sarathi_plugin.load.stream import CompletionStream, StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.load.under_way import UnderWay
     from sarathi_plugin.workload.model import ScheduledRequest
 
 READ_BYTES = 65_536
+IDLE_S = 2.0
+"""Longest rest of a connection that is used again: servers close theirs after about five seconds."""
+DRAIN_S = 0.5
+"""How long the end of a stream may take to come after its last event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +55,20 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request: its timeline, the text it was answered with, and the HTTP status (0: none)."""
+    """What came of one request: its timeline, the text it was answered with, and the HTTP status (0: none).
+
+    token_ids: of the answer, where they were asked for and told.
+    """
 
     request: ScheduledRequest
     timeline: RequestTimeline
     text: str = ""
     http_status: int = 0
+    token_ids: tuple[int, ...] = ()
+
+
+class Interrupted(BaseException):
+    """Thrown into a request from outside (a greenlet can be): it ends as a timeline of what came so far."""
 
 
 class _RequestError(Exception):
@@ -65,6 +82,8 @@ class _RequestError(Exception):
 class StreamingClient:
     """Sends requests to one endpoint and times every token. Safe to share between threads.
 
+    Connections are used again. X-Request-Id ends in the request's id; vLLM takes it up in its own.
+    ``under_way`` holds what waits for its next token.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
     of the environment are not used.
     """
@@ -74,7 +93,10 @@ class StreamingClient:
     ) -> None:
         self.endpoint = endpoint
         self.targets = targets
+        self.under_way: dict[str, UnderWay] = {}
         self._clock = clock
+        self._run = secrets.token_hex(4)
+        self._idle: deque[tuple[requests.Session, float]] = deque()
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if key:
@@ -88,27 +110,59 @@ class StreamingClient:
         sent_ns = self._clock()
         stream = CompletionStream()
         status: RequestStatus = "finished"
-        reason, http_status = "", 0
+        reason, http_status, end_ns, first_byte_ns = "", 0, 0, None
+        begin_ns = sent_ns if arrival_ns is None else arrival_ns
+        self.under_way[request.request_id] = self.targets.under_way(request, stream, begin_ns)
         try:
-            with requests.Session() as session:
-                session.trust_env = False
-                with self._post(session, request) as response:
-                    http_status = response.status_code
-                    self._read(response, stream, sent_ns)
+            with self._session() as session, self._post(session, request) as response:
+                first_byte_ns = self._clock()
+                http_status = response.status_code
+                self._read(response, stream, sent_ns)
+                end_ns = self._clock()
+                _drain(response)
             if stream.finish_reason == "abort":
                 status, reason = "aborted", "the server aborted the request"
         except _RequestError as failure:
             status, reason = failure.status, str(failure)
+        except Interrupted as stop:
+            if not end_ns:
+                status, reason = "aborted", f"stopped: {stop}"
+        finally:
+            self.under_way.pop(request.request_id, None)
         timeline = self.targets.timeline(
             request,
             stream,
-            arrival_ns=sent_ns if arrival_ns is None else arrival_ns,
+            arrival_ns=begin_ns,
             sent_ns=sent_ns,
-            end_ns=self._clock(),
+            end_ns=end_ns or self._clock(),
             status=status,
             error=reason,
+            first_byte_ns=first_byte_ns,
         )
-        return Outcome(request, timeline, stream.text, http_status)
+        return Outcome(request, timeline, stream.text, http_status, tuple(stream.token_ids))
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[requests.Session]:
+        """A session that no other request uses, with its connection if that rested only a moment."""
+        session = self._rested()
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        session.cookies.clear()
+        self._idle.append((session, time.monotonic()))
+
+    def _rested(self) -> requests.Session | None:
+        """The session used last, if that is a moment ago; closes those that rested longer."""
+        with contextlib.suppress(IndexError):  # none, or another thread was quicker
+            while time.monotonic() - self._idle[0][1] > IDLE_S:
+                self._idle.popleft()[0].close()
+            return self._idle.pop()[0]
+        return None
 
     def _post(self, session: requests.Session, request: ScheduledRequest) -> requests.Response:
         end = self.endpoint
@@ -117,7 +171,7 @@ class StreamingClient:
             return session.post(
                 end.url.rstrip("/") + path,
                 json=request_body(request, end),
-                headers=self._headers,
+                headers=self._headers | {"X-Request-Id": f"{self._run}-{quote(request.request_id)}"},
                 stream=True,
                 timeout=(end.connect_timeout_s, min(end.read_timeout_s, end.total_timeout_s)),
                 allow_redirects=False,
@@ -129,8 +183,8 @@ class StreamingClient:
         except requests.exceptions.ReadTimeout as error:
             raise _RequestError("timeout", self._silence()) from error
         except requests.exceptions.ConnectionError as error:
-            kind = "reset" if _was_reset(error) else "connect"
-            raise _RequestError("error", f"{kind}: {_root(error)}") from error
+            kind = "reset" if was_reset(error) else "connect"
+            raise _RequestError("error", f"{kind}: {root(error)}") from error
         except (requests.exceptions.RequestException, ValueError) as error:
             raise _RequestError("error", f"request: {error}") from error
 
@@ -164,17 +218,26 @@ class StreamingClient:
             raise _RequestError("timeout", self._silence()) from error
         except (HTTPError, OSError) as error:
             raise _RequestError(
-                "error", f"reset: connection broke after {tokens} tokens: {_root(error)}"
+                "error", f"reset: connection broke after {tokens} tokens: {root(error)}"
             ) from error
 
     def _body(self, response: requests.Response) -> str:
         try:
             return " ".join(response.text.split())[:300]
         except requests.exceptions.RequestException as error:
-            return f"(unreadable: {_root(error)})"
+            return f"(unreadable: {root(error)})"
 
     def _silence(self) -> str:
         return f"read-timeout: no bytes for {min(self.endpoint.read_timeout_s, self.endpoint.total_timeout_s):g} s"
+
+
+def _drain(response: requests.Response) -> None:
+    """Read what follows the last event (the end of the HTTP body), so that the connection can be used again."""
+    connection = response.raw.connection
+    if connection is not None and connection.sock is not None:
+        connection.sock.settimeout(DRAIN_S)
+        with contextlib.suppress(HTTPError, OSError):  # then it is closed, and the next request makes its own
+            response.raw.read1(READ_BYTES)
 
 
 def check_end(stream: CompletionStream, *, pending: bool) -> None:
@@ -208,33 +271,8 @@ def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any
             body["ignore_eos"] = True
         if request.min_tokens:
             body["min_tokens"] = request.min_tokens
+        if request.return_ids:
+            body["return_token_ids"] = True
         if request.slo_class:
             body["vllm_xargs"] = {"slo_class": request.slo_class}
     return body
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what lies beneath it: causes, contexts, and errors handed on as arguments."""
-    seen: list[BaseException] = []
-    queue: list[object] = [error]
-    while queue:
-        item = queue.pop(0)
-        if isinstance(item, BaseException) and item not in seen:
-            seen.append(item)
-            queue += [getattr(item, "reason", None), *item.args, item.__cause__, item.__context__]
-    return seen
-
-
-def _was_reset(error: BaseException) -> bool:
-    """Whether a connection that stood was broken off, rather than refused."""
-    broken = (ConnectionResetError, BrokenPipeError, RemoteDisconnected, ConnectionAbortedError)
-    return any(isinstance(item, broken) for item in _chain(error))
-
-
-def _root(error: BaseException) -> str:
-    """The first system error beneath, in a few words; urllib3's own texts carry object addresses."""
-    chain = _chain(error)
-    for item in chain:
-        if isinstance(item, OSError) and item.strerror:
-            return item.strerror
-    return type(chain[-1]).__name__ if len(chain) > 1 else str(error)[:200]

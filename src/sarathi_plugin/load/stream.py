@@ -17,6 +17,7 @@ class CompletionStream:
     of an event, so a step that yields several tokens is seen as such, and a token without visible text is not lost.
     Elsewhere every event with content is one token; when the final usage knows of a different number, that many
     tokens are spread evenly over the events.
+    ``token_ids`` holds the ids of the tokens where the server was asked for them.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class CompletionStream:
         self.done = False
         self.prompt_tokens = 0
         self.events = 0
+        self.token_ids: list[int] = []
         self._token_ns: list[int] = []
         self._content_ns: list[int] = []
         self._final_tokens = 0
@@ -78,6 +80,7 @@ class CompletionStream:
         source = delta if isinstance(delta, dict) else choice
         text = source.get("content") or source.get("text") or ""
         self.text += str(text)
+        self.token_ids += choice.get("token_ids") or []
         hidden = ("reasoning", "reasoning_content", "tool_calls")
         return bool(text) or any(source.get(key) for key in hidden)
 

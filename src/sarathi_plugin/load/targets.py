@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sarathi_plugin.core import RequestStatus, RequestTimeline, SloClass
 from sarathi_plugin.deadlines import DeadlineCount, DeadlineState, count_deadlines, inter_token_times
+from sarathi_plugin.load.under_way import UnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,12 @@ class Targets:
         """The class a request is judged by."""
         return (self.classes or {}).get(name, self.default)
 
+    def under_way(self, request: ScheduledRequest, stream: CompletionStream, arrival_ns: int) -> UnderWay:
+        """A request that has just been sent, with its deadlines as far as its length is known."""
+        slo = self.of(request.slo_class)
+        first_ns = self.curve.prefill_ns(request.prompt_tokens) + slo.ttft_slack_ns
+        return UnderWay(stream, arrival_ns, first_ns, slo.tbt_ns)
+
     def timeline(
         self,
         request: ScheduledRequest,
@@ -41,6 +48,7 @@ class Targets:
         end_ns: int,
         status: RequestStatus,
         error: str,
+        first_byte_ns: int | None = None,
     ) -> RequestTimeline:
         """The timeline of one request, its deadlines counted."""
         slo = self.of(request.slo_class)
@@ -66,6 +74,7 @@ class Targets:
             met=count.met,
             missed=count.missed,
             error=error,
+            first_byte_ns=first_byte_ns,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIELDS = {field.name for field in fields(RequestTimeline)}
+_OPTIONAL = {field.name for field in fields(RequestTimeline) if field.default is not MISSING}
 
 
 def write_timelines(path: Path, timelines: Iterable[RequestTimeline]) -> None:
@@ -43,7 +44,9 @@ def read_timelines(path: Path) -> list[RequestTimeline]:
 
 
 def _timeline(data: Any) -> RequestTimeline:
-    if not isinstance(data, dict) or (wrong := _FIELDS.symmetric_difference(data)):
+    if not isinstance(data, dict) or (
+        wrong := _FIELDS.symmetric_difference(data) - (_OPTIONAL - data.keys())
+    ):
         names = ", ".join(sorted(wrong)) if isinstance(data, dict) else "no object"
         raise ValueError(f"missing or unknown: {names}")
     return RequestTimeline(**(data | {"token_ns": tuple(data["token_ns"])}))

@@ -151,8 +151,13 @@ class Streams(NamedTuple):
     labels: np.random.Generator
 
     @classmethod
-    def of(cls, seed: int) -> Streams:
-        """The generators of a seed. Raises ConfigError for a negative one."""
+    def of(cls, seed: int, *part: int) -> Streams:
+        """The generators of a seed, or of one part under it. Raises ConfigError for a negative seed."""
         if seed < 0:
             raise ConfigError(f"A seed must not be negative, as {seed} is.")
-        return cls(*(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)))
+        return cls(
+            *(
+                np.random.default_rng(child)
+                for child in np.random.SeedSequence([seed, *part] if part else seed).spawn(4)
+            )
+        )

@@ -16,7 +16,7 @@ import numpy as np
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.workload.arrivals import ArrivalProcess, Gamma, Poisson, Streams
 from sarathi_plugin.workload.lengths import Figures, LengthModel, QuantileLengths, knots
-from sarathi_plugin.workload.sessions import Sessions
+from sarathi_plugin.workload.sessions import QUESTION, Sessions
 from sarathi_plugin.workload.trace import Trace, TraceRequest, with_arrivals
 
 SHAREGPT_8K = LengthModel(
@@ -155,6 +155,12 @@ class Kind:
         return self.source.max_total
 
 
+CHAT_SESSIONS = Sessions(
+    systems=(40, 220, 900), first=QUESTION, added=QUESTION, answer=SHAREGPT_8K.output, label="chat", turns=(2, 10),
+    max_total=8192,
+)  # fmt: skip
+"""People who chat: answers of ShareGPT lengths, the rest chosen for this project."""
+
 _CHATS = Mix((Part(1.0, "chat", SHAREGPT_8K),))
 _KINDS = (
     Kind("sharegpt-like", "Chats of ShareGPT lengths.", _CHATS),
@@ -171,6 +177,7 @@ _KINDS = (
         slo_classes=("interactive", "batch"),
     ),
     Kind("agentic", "Agents at work: shared system prompts, contexts that grow turn by turn.", Sessions()),
+    Kind("chat-sessions", "Chats of several turns, each with all that was said before.", CHAT_SESSIONS),
     Kind(
         "long-context",
         "Prompts of 4k to 128k tokens with short outputs.",

@@ -26,6 +26,7 @@ class ScheduledRequest:
     offset_ns: intended send time after the start of the run. prompt_tokens: length of the prompt where it is known
     beforehand, else 0. max_tokens: most tokens to answer with; with ``ignore_eos`` exactly so many. min_tokens:
     fewest. slo_class: empty for the server's default class. kind: a label for reports ("chat", "document").
+    return_ids: ask for the ids of the answer's tokens (vLLM can tell them).
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class ScheduledRequest:
     temperature: float = 0.0
     slo_class: str = ""
     kind: str = ""
+    return_ids: bool = False
 
     @property
     def is_chat(self) -> bool:

@@ -15,6 +15,7 @@ from sarathi_plugin.workload.readers import read_trace
 from sarathi_plugin.workload.trace import Trace, with_arrivals
 
 DEFAULT_REQUESTS = 1000
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Recorded(Strict):
@@ -117,11 +118,22 @@ class WorkloadSpec(Strict):
         return with_arrivals(picked, rate, seed, self._process)
 
 
+def shipped() -> dict[str, Path]:
+    """The workload files that come along, by name: inside the package, or at the top of a checkout."""
+    for root in (PACKAGE / "data", PACKAGE.parents[1]):
+        found = sorted((root / "loadtests" / "workloads").glob("*.yaml"))
+        if found:
+            return {path.stem: path for path in found}
+    return {}
+
+
 def load_workload(name_or_path: str | Path) -> WorkloadSpec:
-    """A kind of traffic by name, or a workload from a YAML file. Raises ConfigError with one clear sentence."""
+    """A workload that comes along, by name, or one from a YAML file. Raises ConfigError with one clear sentence."""
     name = str(name_or_path)
-    if name in KINDS:
+    files = shipped()
+    if name in KINDS and name not in files:
         return WorkloadSpec(kind=name)
+    name = str(files.get(name, name))
     if not Path(name).is_file():
         raise ConfigError(
             f"No workload {name!r}: give the path of a workload file or one of {', '.join(KINDS)}."

@@ -8,6 +8,7 @@ import numpy as np
 
 from sarathi_plugin.workload.lengths import SHAREGPT, LengthPair
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
+from sarathi_plugin.workload.trace import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,11 @@ FIRST_ID, LAST_ID = 10, 250
 
 _OWN = 1 << 40
 """Contents from here on belong to requests that share nothing: beyond any a trace would name."""
+
+
+def own_content(number: int, tokens: int) -> tuple[Segment, ...]:
+    """The content of the ``number``-th request of a trace when it shares nothing with any other."""
+    return (Segment(_OWN + number, tokens),)
 
 
 def random_prompt(tokens: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -62,7 +68,7 @@ def workload_of(trace: Trace, seed: int) -> Workload:
     """
     requests = []
     for number, asked in enumerate(trace.requests):
-        segments = asked.segments or ((_OWN + number, asked.prompt_tokens),)
+        segments = asked.segments or own_content(number, asked.prompt_tokens)
         prompt: list[int] = []
         for content, tokens in segments:
             # Content ids may be negative; seeds may not.

@@ -3,6 +3,7 @@ import pytest
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.workload import KINDS, Gamma, load_workload, make_trace
+from sarathi_plugin.workload.spec import shipped
 
 TIMED = "arrived_at,num_prefill_tokens,num_decode_tokens\n" + "".join(
     f"{i * 0.5},{i + 10},{i + 1}\n" for i in range(40)
@@ -155,3 +156,14 @@ def test_workloads_that_cannot_be_built(load, text, message):
 def test_an_unknown_name():
     with pytest.raises(ConfigError, match=r"No workload 'nothing': give the path .* one of sharegpt-like"):
         load_workload("nothing")
+
+
+def test_workloads_that_come_along():
+    files = shipped()
+    assert {"sharegpt-like", "arxiv-like", "mixed-classes", "long-context", "spiky", "agentic"} <= set(files)
+    for name, path in files.items():
+        spec = load_workload(name)
+        assert spec == load_workload(path)
+        assert spec.kind == name  # a file of a kind's name is that kind
+        assert spec.rate
+        assert len(spec.trace(requests=20).requests) == 20

@@ -1,0 +1,1 @@
+"""What ``sarathi loadtest`` measures, held against servers that know better, and against ``vllm bench serve``."""

@@ -1,0 +1,154 @@
+"""The same load test under Locust's own command, as its users start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sarathi_plugin.load.server import free_port
+from sarathi_plugin.loadtest.plan import Amount, schedule
+from sarathi_plugin.telemetry.parquet import read_timelines
+from sarathi_plugin.workload.spec import load_workload
+from sarathi_plugin.workload.synthetic import workload_of
+from tests.loadtest.scripted import digest
+from tests.loadtest.test_command import lag_only
+
+LOCUSTFILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
+
+
+@pytest.fixture
+def locust(tmp_path):
+    """Start ``locust -f loadtests/locustfile.py``."""
+    running = []
+
+    def start(*args: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_headless_run_sends_the_same_schedule(scripted, locust, workload_file, tmp_path):
+    server = scripted()
+    process = locust(
+        "--headless", "--host", server.url, "--workload", workload_file, "--rate", "8", "--run-time", "3s", "--seed",
+        "4", "--tbt-ms", "1000", "--out", str(tmp_path / "out"), "--fail-if", "errors>0,requests<5",
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=120)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert process.returncode == 0 or lag_only(summary), output
+    assert process.returncode == summary["exit_code"]
+    trace = schedule(load_workload(workload_file), Amount(rate=8, duration_s=3), 4)
+    assert set(server.log()) == {digest(list(r.prompt)) for r in workload_of(trace, 4).requests}
+    timelines = read_timelines(tmp_path / "out" / "timelines.parquet")
+    assert [t.request_id for t in timelines] == [r.request_id for r in trace.requests]
+    assert "/v1/completions standard" in output  # Locust's own statistics know of the requests
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--host", "http://127.0.0.1:1"), "No server answers at http://127.0.0.1:1"),
+        ((), "Give the server's address with --host"),
+        (("--host", "http://127.0.0.1:1", "--rate", "many"), "--rate takes a number, not 'many'"),
+    ],
+)
+def test_bad_usage(locust, args, words):
+    process = locust("--headless", *args)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert words in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_ctrl_c_with_processes_keeps_what_was_measured(scripted, locust, workload_file, tmp_path):
+    server = scripted()
+    process = locust(
+        "--headless", "--host", server.url, "--workload", workload_file, "--rate", "10", "--duration", "300s",
+        "--processes", "2", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while len(server.log()) < 20 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes of the group
+    output, _ = process.communicate(timeout=90)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert process.returncode == 130, output
+    assert summary["figures"]["requests"] >= 15
+    assert summary["figures"]["requests"] + summary["run"]["unsent"] == summary["run"]["scheduled"]
+    assert "lost" not in summary["faults"]
+
+
+@pytest.mark.slow
+def test_workers_on_several_machines(scripted, locust, workload_file, tmp_path):
+    """Machines in name: a master and two workers that know each other by host and port alone."""
+    server = scripted()
+    port = str(free_port())
+    workers = [locust("--worker", "--master-host", "127.0.0.1", "--master-port", port) for _ in range(2)]
+    master = locust(
+        "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
+        "--headless", "--host", server.url, "--workload", workload_file, "--rate", "10", "--duration", "4s",
+        "--tbt-ms", "1000", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    output, _ = master.communicate(timeout=120)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert master.returncode == 0 or lag_only(summary), output
+    assert len(summary["run"]["workers"]) == 2
+    trace = schedule(load_workload(workload_file), Amount(rate=10, duration_s=4), 0)
+    assert set(server.log()) == {digest(list(r.prompt)) for r in workload_of(trace, 0).requests}
+    for worker in workers:
+        worker.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_stop_in_the_web_ui_ends_the_run(scripted, locust, workload_file, tmp_path):
+    import requests
+
+    server = scripted()
+    port = free_port()
+    process = locust(
+        "--autostart", "--web-port", str(port), "--host", server.url, "--workload", workload_file, "--rate", "10",
+        "--duration", "300s", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(server.log()) < 10 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    url = f"http://127.0.0.1:{port}"
+    with requests.Session() as session:
+        session.trust_env = False
+        page = session.get(url, timeout=10).text
+        live = session.get(f"{url}/sarathi/live", timeout=10).json()
+        assert session.post(f"{url}/stop", timeout=60).ok
+        after = session.get(f"{url}/sarathi/live", timeout=10).json()
+    assert "/sarathi/tab.js" in page
+    assert '"extended_tabs": [{"key": "fluidity", "title": "Fluidity"}]' in page
+    assert live["state"]["running"]
+    assert not after["state"]["running"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["verdict"] == "stopped"
+    assert summary["figures"]["requests"] >= 8
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
