@@ -17,6 +17,9 @@ from tests.e2e.support import tiny_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.server, pytest.mark.slow]
 
+FAR_S = 1.0
+"""More than any machine that can serve the model needs on the way; less than a request that is booked late."""
+
 CORES = sorted(os.sched_getaffinity(0))
 PIN = ["taskset", "--cpu-list", str(CORES[-1])] if shutil.which("taskset") and len(CORES) > 1 else []
 
@@ -65,9 +68,13 @@ def test_client_and_server_agree(tmp_path):
     assert all(sum(f"-{name}-" in f"{t.request_id}-" for t in booked) == 1 for name in ids)
     ours, theirs = figures(client), figures(booked)
     assert ours["fluidity_index"] == pytest.approx(theirs["fluidity_index"], abs=0.02)
-    assert ours["ttft_p50_s"] == pytest.approx(
-        theirs["ttft_p50_s"], rel=0.05, abs=0.01 + 0.05 * theirs["ttft_p50_s"]
-    )
+    # The client's way to the engine and back is in its figures alone. How long it is: make bench-loadtest.
+    arrived = {t.request_id: t for t in client}
+    for there in booked:
+        here = next(t for name, t in arrived.items() if f"-{name}-" in f"{there.request_id}-")
+        assert here.arrival_ns <= there.arrival_ns
+        assert there.token_ns[0] <= here.token_ns[0]
+    assert ours["ttft_p50_s"] < theirs["ttft_p50_s"] + FAR_S
     assert chat["run"]["prompt_lengths"] == "words counted by /tokenize, verified by usage"
     assert not [reason for reason in chat["invalid"] if "length" in reason]
     assert closed["figures"]["errors"] == 0
