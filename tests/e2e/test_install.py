@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.test_imports import WITH_EXTRAS, WITH_VLLM
+
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS_EXTRAS = (
-    "engine", "load", "loadtest", "demo", "simulate", "search.simulated", "monitoring",
-    "telemetry.page.routes", "telemetry.page.top",
-)  # fmt: skip
+NEEDS_EXTRAS = (*WITH_VLLM, *WITH_EXTRAS)
 """Rooms (and some modules) whose dependencies are not those of the base."""
 
 
