@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sarathi_plugin.cli_evaluate import evaluate, report
 from sarathi_plugin.cli_monitoring import dashboards, trace
 from sarathi_plugin.guard import guard
 
@@ -22,6 +23,8 @@ profile = typer.Typer(help="Measure what a server can do: prefill curve, step ti
 app.add_typer(profile, name="profile")
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(trace, name="trace")
+app.command()(evaluate)
+app.command()(report)
 
 
 def _version(wanted: bool) -> None:

@@ -142,7 +142,9 @@ def ablations(wanted: Experiment, arms: Mapping[str, Arm]) -> list[Arm]:
     """Arms that leave one thing of the subject out, as far as it has a switch for it. Raises ConfigError."""
     subject, baseline = arms[wanted.subject], arms[wanted.baseline]
     if subject.url or baseline.url or subject.stock:
-        raise ConfigError("Ablations need a subject with a policy of ours, and servers that are started here.")
+        raise ConfigError(
+            "Ablations need a subject with a policy of ours, and servers that are started here."
+        )
     budget = baseline.engine.max_num_batched_tokens or DEFAULT_BUDGET
     promise = _promise(wanted)
     found = [
@@ -193,5 +195,3 @@ def serve_flags(engine: EngineSpec) -> list[str]:
         elif name in SWITCHES:
             found.append(f"--{'' if value else 'no-'}{SWITCHES[name]}")
     return found
-
-

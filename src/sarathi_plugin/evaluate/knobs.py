@@ -25,14 +25,20 @@ STOCK_KNOBS = {
 KNOBS: dict[str, dict[str, Knob]] = {
     "stock": STOCK_KNOBS,
     "vllm": STOCK_KNOBS,
-    "sarathi-static": {"sarathi.token_budget": Knob(choices=BUDGETS), "max_num_seqs": STOCK_KNOBS["max_num_seqs"]},
+    "sarathi-static": {
+        "sarathi.token_budget": Knob(choices=BUDGETS),
+        "max_num_seqs": STOCK_KNOBS["max_num_seqs"],
+    },
     "sarathi": {
         "sarathi.policy.look_ahead": Knob(low=0.05, high=1.0, log=True),
         "sarathi.policy.stall_cap": Knob(low=1.0, high=8.0),
         "sarathi.policy.max_partial": Knob(choices=[1, 2, 4, 8, 16]),
         "max_num_seqs": STOCK_KNOBS["max_num_seqs"],
     },
-    "niyama": {"sarathi.policy.alpha": Knob(low=0.0005, high=0.1, log=True), "max_num_seqs": STOCK_KNOBS["max_num_seqs"]},
+    "niyama": {
+        "sarathi.policy.alpha": Knob(low=0.0005, high=0.1, log=True),
+        "max_num_seqs": STOCK_KNOBS["max_num_seqs"],
+    },
 }
 """By scheduler."""
 
@@ -71,7 +77,10 @@ class Tuning:
     def of(cls, data: Mapping[str, Any]) -> Tuning:
         """From plain data."""
         return cls(
-            data["arm"], tuple(Trial(**one) for one in data["trials"]), tuple(data["seeds"]), dict(data["space"])
+            data["arm"],
+            tuple(Trial(**one) for one in data["trials"]),
+            tuple(data["seeds"]),
+            dict(data["space"]),
         )
 
 
@@ -79,13 +88,21 @@ def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
     """The knobs of an arm that is tuned. Raises ConfigError when there are none by default and none are given."""
     for name in arm.tune if isinstance(arm.tune, dict) else ():
         parts = name.split(".")
-        fits = len(parts) == 1 or (len(parts) == 2 and parts[0] == "sarathi") or parts[:2] == ["sarathi", "policy"]
+        fits = (
+            len(parts) == 1
+            or (len(parts) == 2 and parts[0] == "sarathi")
+            or parts[:2] == ["sarathi", "policy"]
+        )
         if not fits or len(parts) > 3:
-            raise ConfigError(f"Arm {arm.name!r}: no knob {name!r}; write KEY, sarathi.KEY or sarathi.policy.KEY.")
+            raise ConfigError(
+                f"Arm {arm.name!r}: no knob {name!r}; write KEY, sarathi.KEY or sarathi.policy.KEY."
+            )
     if isinstance(arm.tune, dict):
         return arm.tune
     if arm.scheduler not in KNOBS:
-        raise ConfigError(f"Arm {arm.name!r}: nothing is known to tune of {arm.scheduler!r}; name its knobs under tune.")
+        raise ConfigError(
+            f"Arm {arm.name!r}: nothing is known to tune of {arm.scheduler!r}; name its knobs under tune."
+        )
     return KNOBS[arm.scheduler]
 
 

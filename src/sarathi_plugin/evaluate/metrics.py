@@ -70,7 +70,11 @@ def delay_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
 
 def prefill_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
     """First chunk to first token, where both are known, milliseconds."""
-    return [(t.token_ns[0] - t.scheduled_ns) / NS_PER_MS for t in timelines if t.token_ns and t.scheduled_ns is not None]
+    return [
+        (t.token_ns[0] - t.scheduled_ns) / NS_PER_MS
+        for t in timelines
+        if t.token_ns and t.scheduled_ns is not None
+    ]
 
 
 def decode_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
@@ -81,7 +85,9 @@ def decode_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
 def tpot_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
     """Mean time per output token after the first, one value a request: a normalised figure, blind to stalls."""
     return [
-        (t.token_ns[-1] - t.token_ns[0]) / NS_PER_MS / (len(t.token_ns) - 1) for t in timelines if len(t.token_ns) > 1
+        (t.token_ns[-1] - t.token_ns[0]) / NS_PER_MS / (len(t.token_ns) - 1)
+        for t in timelines
+        if len(t.token_ns) > 1
     ]
 
 
@@ -131,7 +137,8 @@ def _all() -> list[Metric]:
     )
     for name, title, values, normalised in times:
         found += [
-            Metric(f"{name}_p{q}", f"{title} P{q}", "time", False, _percentile(values, q), normalised) for q in (50, 90, 99)
+            Metric(f"{name}_p{q}", f"{title} P{q}", "time", False, _percentile(values, q), normalised)
+            for q in (50, 90, 99)
         ]
     return [
         *found,

@@ -97,7 +97,9 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def describe(wanted: Experiment, arms: Sequence[Arm], units: Sequence[Unit], left: Sequence[Unit]) -> list[str]:
+def describe(
+    wanted: Experiment, arms: Sequence[Arm], units: Sequence[Unit], left: Sequence[Unit]
+) -> list[str]:
     """The plan in lines: arms, what each is, how many runs, in which order."""
     lines = [f"{wanted.name} ({wanted.mode}): {wanted.subject} against {wanted.baseline}, by {wanted.metric}"]
     for arm in arms:
@@ -105,7 +107,9 @@ def describe(wanted: Experiment, arms: Sequence[Arm], units: Sequence[Unit], lef
         lines.append(f"  {arm.name}: {arm.url or arm.engine.scheduler} ({how})")
     for case in wanted.workloads:
         rates = ", ".join(f"{load:g}" for load in case.loads)
-        lines.append(f"  {case.name}: {case.source} at {rates} requests/s, {case.requests} judged + {case.warm_up} before")
+        lines.append(
+            f"  {case.name}: {case.source} at {rates} requests/s, {case.requests} judged + {case.warm_up} before"
+        )
     lines.append(f"  seeds {', '.join(map(str, wanted.seeds))}, {wanted.repeats} repeats")
     lines.append(f"{len(units)} runs, {len(units) - len(left)} done")
     return lines

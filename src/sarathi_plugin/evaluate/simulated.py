@@ -43,7 +43,7 @@ class Job:
 
 def work(job: Job) -> list[str]:
     """Run one unit and store it; returns why it is invalid, if it is. Raises ConfigError."""
-    _bind_to_parent()
+    bind_to_parent()
     if job.unit.kind == "capacity":
         job.store.write(job.unit, {"environment": job.environment, "capacity": capacity(job)})
         return []
@@ -51,7 +51,9 @@ def work(job: Job) -> list[str]:
     trace = trace_of(case, job.unit.load, job.unit.seed)
     result = simulate(simulation(job.wanted, job.arm, trace, noise_seed(job.unit), steps=not job.arm.stock))
     timelines = judged(result.timelines, case)
-    validity = check(result.timelines, {r.request_id: (r.prompt_tokens, r.output_tokens) for r in trace.requests})
+    validity = check(
+        result.timelines, {r.request_id: (r.prompt_tokens, r.output_tokens) for r in trace.requests}
+    )
     facts = {
         "environment": job.environment,
         "validity": validity,
@@ -88,7 +90,12 @@ def simulation(wanted: Experiment, arm: Arm, trace: Trace, seed: int, *, steps: 
     """What the simulator is given."""
     profile: StepTimeProfile = _machine(arm.profile)
     return Simulation(
-        profile=profile, engine=arm.engine, trace=trace, targets=targets_of(wanted), seed=seed, keep_steps=steps
+        profile=profile,
+        engine=arm.engine,
+        trace=trace,
+        targets=targets_of(wanted),
+        seed=seed,
+        keep_steps=steps,
     )
 
 
@@ -103,7 +110,7 @@ def engine_facts(result: SimulationResult) -> dict[str, Any]:
     return {"steps": one.steps, "preemptions": one.preemptions, "virtual_s": round(one.span_ns / 1e9, 3)}
 
 
-def _bind_to_parent() -> None:
+def bind_to_parent() -> None:
     """In a worker process: end with the command, whatever ends it, and leave Ctrl-C to the command."""
     import multiprocessing
 

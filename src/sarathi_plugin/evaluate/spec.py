@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sarathi_plugin.config import ConfigError, SloClassSettings, Strict, explain, load_yaml
 from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
@@ -41,14 +43,24 @@ class ArmSpec(Strict):
     """One configuration in the comparison."""
 
     name: Name
-    scheduler: str = Field(default="stock", description="A policy, or stock: vLLM's own class, nothing of ours.")
-    engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments, on top of the common ones.")
-    sarathi: dict[str, Any] = Field(default_factory=dict, description="Settings of the plugin, on top of the common.")
+    scheduler: str = Field(
+        default="stock", description="A policy, or stock: vLLM's own class, nothing of ours."
+    )
+    engine: dict[str, Any] = Field(
+        default_factory=dict, description="Engine arguments, on top of the common ones."
+    )
+    sarathi: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the plugin, on top of the common."
+    )
     flags: list[str] = Field(default_factory=list, description="Further flags of vllm serve (live only).")
     url: str | None = Field(
-        default=None, pattern=r"^https?://", description="A server that already runs, instead of starting one (live)."
+        default=None,
+        pattern=r"^https?://",
+        description="A server that already runs, instead of starting one (live).",
     )
-    profile: str | None = Field(default=None, description="Another machine than the common one (simulated only).")
+    profile: str | None = Field(
+        default=None, description="Another machine than the common one (simulated only)."
+    )
     tune: bool | dict[str, Knob] = Field(
         default=False, description="Tune before comparing: true for the usual knobs, or knobs by name."
     )
@@ -99,7 +111,9 @@ class CapacitySpec(Strict):
     """Also search the fluid capacity of every arm (simulated only)."""
 
     requests: int = Field(default=400, ge=50, description="Requests of each run of the search.")
-    resolution: float = Field(default=0.02, gt=0, lt=0.5, description="Where bisection stops, a share of the rate.")
+    resolution: float = Field(
+        default=0.02, gt=0, lt=0.5, description="Where bisection stops, a share of the rate."
+    )
     share: float = Field(default=0.99, gt=0, le=1, description="Share of requests that must be fluid.")
 
 
@@ -110,7 +124,9 @@ class Experiment(Strict):
     mode: Literal["live", "simulated"] = "simulated"
     profile: str = Field(default="cpu-fast-model", description="Step-time profile of the simulator.")
     prefill_curve: str | None = Field(default=None, description="Of all arms; the profile's own when unset.")
-    classes: dict[str, SloClassSettings] = Field(min_length=1, description="SLO classes; the first is the default.")
+    classes: dict[str, SloClassSettings] = Field(
+        min_length=1, description="SLO classes; the first is the default."
+    )
     engine: dict[str, Any] = Field(default_factory=dict, description="Engine arguments of all arms.")
     live: LiveSpec = LiveSpec()
     arms: list[ArmSpec] = Field(min_length=2)
@@ -123,7 +139,9 @@ class Experiment(Strict):
     repeats: int = Field(default=1, ge=1, description="Runs of the same traffic.")
     tune: TuneSpec | None = None
     capacity: CapacitySpec | None = None
-    budget_minutes: float | None = Field(default=None, gt=0, description="Refuse a plan that is expected to take longer.")
+    budget_minutes: float | None = Field(
+        default=None, gt=0, description="Refuse a plan that is expected to take longer."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,9 +154,13 @@ class Experiment(Strict):
             if arm.profile and live:
                 raise ValueError(f"arm {arm.name!r} has a profile, but the mode is live")
             if arm.url and (arm.engine or arm.flags or arm.sarathi or arm.tune):
-                raise ValueError(f"arm {arm.name!r} is a running server: its engine, flags, sarathi and tune are its own")
+                raise ValueError(
+                    f"arm {arm.name!r} is a running server: its engine, flags, sarathi and tune are its own"
+                )
         if self.capacity and live:
-            raise ValueError("capacity is searched in simulated mode only; for a live server use sarathi capacity")
+            raise ValueError(
+                "capacity is searched in simulated mode only; for a live server use sarathi capacity"
+            )
         if self.metric == CAPACITY and not self.capacity:
             raise ValueError("the metric is capacity, but there is no capacity section")
         return self

@@ -87,7 +87,11 @@ def blocks_of(count: int) -> int:
 
 
 def block_bootstrap(
-    count: int, statistic: Callable[[NDArray[np.int64]], float | None], *, seed: int = 0, resamples: int = 1000
+    count: int,
+    statistic: Callable[[NDArray[np.int64]], float | None],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
 ) -> Estimate | None:
     """A statistic of ``count`` requests in order of arrival, with the interval that their choice gives.
 

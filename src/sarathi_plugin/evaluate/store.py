@@ -8,22 +8,23 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.evaluate.knobs import Tuning
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from sarathi_plugin.core import RequestTimeline, StepRecord
-    from sarathi_plugin.evaluate.spec import WorkloadCase
+    from sarathi_plugin.evaluate.spec import Experiment, WorkloadCase
     from sarathi_plugin.workload.trace import Trace
 
-RUNS, PART = "runs", ".part-"
+RUNS, TUNING, PART = "runs", "tuning", ".part-"
 EXPERIMENT, RESOLVED, RUN = "experiment.json", "resolved.json", "run.json"
 TIMELINES, STEPS, SERVER = "timelines.parquet", "steps.parquet", "server-timelines.parquet"
 
@@ -132,7 +133,9 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ConfigError(f"Another sarathi evaluate is at work in {self.out}: wait for it.") from error
+                raise ConfigError(
+                    f"Another sarathi evaluate is at work in {self.out}: wait for it."
+                ) from error
             self._claim(experiment)
             for left in (self.out / RUNS).glob(f"{PART}*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -144,7 +147,9 @@ class Store:
         if path.is_file():
             other = read_json(path)
             if other != plain:
-                differs = sorted(key for key in plain.keys() | other.keys() if plain.get(key) != other.get(key))
+                differs = sorted(
+                    key for key in plain.keys() | other.keys() if plain.get(key) != other.get(key)
+                )
                 raise ConfigError(
                     f"{self.out} holds another experiment (different: {', '.join(differs)}); choose another --out."
                 )
@@ -197,3 +202,16 @@ def read_run(folder: Path) -> StoredRun:
         return StoredRun(Unit(**facts["unit"]), facts, folder)
     except (TypeError, KeyError) as error:
         raise ConfigError(f"{folder / RUN} is not a run of this version: {error}.") from error
+
+
+def read_tuning(out: Path, wanted: Experiment) -> dict[str, Tuning]:
+    """What has been tuned before, by arm. Raises ConfigError for a damaged file."""
+    found = {}
+    for arm in wanted.arms:
+        path = out / TUNING / f"{arm.name}.json"
+        if arm.tune and path.is_file():
+            try:
+                found[arm.name] = Tuning.of(read_json(path))
+            except (TypeError, KeyError) as error:
+                raise ConfigError(f"{path} is not a tuning of this version: {error}.") from error
+    return found
