@@ -19,6 +19,7 @@ Cell = tuple[str, float]
 """Workload and load; the load of a capacity search is 0."""
 
 SMALLEST = 1e-9
+ROUNDING = 1 + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Results:
         if metric.name == CAPACITY:
             return self.resolution
         if metric.kind == "share" and cells:
-            return 1 / min(self._requests[workload] for workload, _ in cells)
+            return ROUNDING / min(self._requests[workload] for workload, _ in cells)
         return 0.0
 
     def fluid_curve(self, arm: str, workload: str) -> list[tuple[float, Estimate]]:

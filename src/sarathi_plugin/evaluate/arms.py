@@ -106,7 +106,9 @@ def with_knobs(
             own["policy"] = {**own.get("policy", {}), parts[2]: value}
         else:
             own[parts[1]] = value
-    tokens, seqs = engine.get("max_num_batched_tokens"), engine.get("max_num_seqs")
+    fixed = own.get("token_budget")
+    tokens = engine.get("max_num_batched_tokens") or (fixed if isinstance(fixed, int) else None)
+    seqs = engine.get("max_num_seqs")
     if tokens is not None and seqs is not None and seqs > tokens:
         engine["max_num_seqs"] = tokens  # vLLM refuses more requests than tokens a step
     return engine, own
@@ -165,6 +167,11 @@ def ablations(wanted: Experiment, arms: Mapping[str, Arm]) -> list[Arm]:
         ):
             settings = {**own, "policy": {**own.get("policy", {}), **policy}}
             found.append(_variant(subject, name, why, "sarathi", settings))
+    if isinstance(wanted.ablations, list):
+        known = [arm.name for arm in found]
+        if unknown := set(wanted.ablations) - set(known):
+            raise ConfigError(f"No ablation {min(unknown)!r} of this subject; there are {', '.join(known)}.")
+        found = [arm for arm in found if arm.name in wanted.ablations]
     return [arm for arm in found if arm.name not in arms]
 
 

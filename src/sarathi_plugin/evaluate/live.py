@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 WARM_UP_REQUESTS, WARM_UP_RATE, WARM_UP_SEED = 8, 2.0, 10**6
 SETTLE_S = 4.0
-"""vLLM's CPU worker spins for about three seconds after its last step, and a recorder writes twice a second."""
+"""Before a run: vLLM's CPU worker spins for about three seconds after its last step."""
+
+FLUSH_S = 1.0
+"""After a run: a recorder writes twice a second."""
 
 SERVED = "evaluated"
 
@@ -85,7 +88,7 @@ class LiveRunner:
         result = run_open_loop(workload, self._client(server).send)
         took = time.monotonic() - began
         used = (time.process_time() - cpu) / took
-        time.sleep(1.0)
+        time.sleep(FLUSH_S)
         timelines = result.timelines
         validity = check(
             timelines,

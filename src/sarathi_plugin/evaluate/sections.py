@@ -109,8 +109,8 @@ def checks(items: Sequence[Item]) -> Section:
     passed = sum(item.verdict == "pass" for item in items)
     failed = sum(item.verdict == "fail" for item in items)
     text = (
-        f"{passed} passed, {failed} failed, {len(items) - passed - failed} not applicable; each computed "
-        'from the runs. AP numbers are anti-patterns of "On Evaluating Performance of LLM Inference Serving Systems" (arXiv '
+        f"{passed} passed, {failed} failed, {len(items) - passed - failed} not applicable; each computed from "
+        'the runs. AP numbers are anti-patterns of "On Evaluating Performance of LLM Inference Serving Systems" (arXiv '
         "2507.09019), as far as they are known to us; the other items are ours."
     )
     head = ["source", "verdict", "question", "figure behind it"]

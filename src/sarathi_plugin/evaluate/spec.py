@@ -132,7 +132,9 @@ class Experiment(Strict):
     arms: list[ArmSpec] = Field(min_length=2)
     subject: str = Field(description="The arm that the answer is about.")
     baseline: str = Field(description="The arm it is compared with.")
-    ablations: bool = Field(default=False, description="Add arms that leave one thing of the subject out.")
+    ablations: bool | list[str] = Field(
+        default=False, description="Add arms that leave one thing of the subject out: all, or these by name."
+    )
     metric: str = Field(default="fluid_share", description="What the answer is about.")
     workloads: list[WorkloadCase] = Field(min_length=1)
     seeds: list[Seed] = Field(min_length=1, description="Traffic to compare on.")
