@@ -46,14 +46,16 @@ EXTRAS = (
     "grafana_api",
     "grafana_foundation_sdk",
     "plotly",
+    "optuna",
+    "jinja2",
     "rich",
     "starlette",
     "fastapi",
 )
-WITH_VLLM = ("engine", "simulate", "search.simulated")
+WITH_VLLM = ("engine", "simulate", "search.simulated", "evaluate.simulated")
 """Parts that run vLLM's code."""
 
-WITH_EXTRAS = ("load", "demo", "monitoring", "telemetry.page.routes", "telemetry.page.top")
+WITH_EXTRAS = ("load", "demo", "monitoring", "evaluate", "telemetry.page.routes", "telemetry.page.top")
 """Parts that may need an extra."""
 
 

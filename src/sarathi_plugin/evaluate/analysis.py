@@ -47,6 +47,13 @@ class Claim:
         """Whether the subject comes out better, shown or not."""
         return self.estimate is not None and (self.estimate.value > self.neutral) == self.metric.higher
 
+    def text(self) -> str:
+        """What may be said, with the amount, in a cell of a table."""
+        if self.estimate is None:
+            return "-"
+        verdict = ("better" if self.better else "worse") if self.shown else "no difference shown"
+        return f"{verdict}: {self.amount()}"
+
     def amount(self) -> str:
         """The difference with its interval."""
         if self.estimate is None:

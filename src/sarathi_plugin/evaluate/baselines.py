@@ -48,7 +48,7 @@ def ablation(found: Evidence) -> Item:
         "AP1",
         question,
         "pass",
-        f"the plugin with the baseline's decisions against the baseline: {claim.amount()}",
+        f"the plugin with the baseline's decisions against the baseline: {claim.text()}",
     )
 
 

@@ -164,7 +164,7 @@ def _sections(runs: dict[str, list[RequestTimeline]], claims: dict[str, Claim]) 
     names = list(runs)
     rows = [
         [METRICS[name].title, *(METRICS[name].text(METRICS[name].of(found)) for found in runs.values()),
-         "-" if claim.estimate is None else f"{'' if claim.shown else 'no difference shown: '}{claim.amount()}"]
+         claim.text()]
         for name, claim in claims.items()
     ]  # fmt: skip
     counts = ["requests", *(str(len(found)) for found in runs.values()), ""]

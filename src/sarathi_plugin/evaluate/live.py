@@ -69,7 +69,7 @@ class LiveRunner:
             for arm in arms:
                 if arm.url:
                     self.servers[arm.name] = Reached(arm.url, served_model(arm.url)[0])
-                    continue
+            for arm in (one for one in arms if not one.url):
                 self.say(f"starting {arm.name}")
                 recording = self._recording(arm)
                 server = stack.enter_context(serve(self._spec(arm, recording)))

@@ -55,7 +55,7 @@ def code_digest() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit, and whether files differ from it; empty outside a checkout."""
+    """Commit, and how many files under this folder differ from it; empty outside a checkout."""
     git = shutil.which("git")
     if git is None:
         return {}
@@ -67,7 +67,10 @@ def git_state(folder: Path) -> dict[str, Any]:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "changed_files": len((ask("status", "--porcelain") or "").splitlines())}
+    return {
+        "commit": commit,
+        "changed_files": len((ask("status", "--porcelain", "--", ".") or "").splitlines()),
+    }
 
 
 def _version(name: str) -> str | None:

@@ -125,11 +125,16 @@ def _take(data: sections.Data, run: StoredRun) -> None:
     data.judged[run.unit.arm].setdefault(cell, []).extend(timelines)
     server = run.server_timelines()
     known: list[RequestTimeline] = [
-        t for t in (server[skip:] if server else timelines) if t.scheduled_ns is not None
+        t for t in (_in_order(server)[skip:] if server else timelines) if t.scheduled_ns is not None
     ]
     data.known[run.unit.arm].setdefault(cell, []).extend(known)
     if cell == data.hardest and (records := run.steps()):
         data.steps.setdefault(run.unit.arm, []).extend(records)
+
+
+def _in_order(timelines: list[RequestTimeline]) -> list[RequestTimeline]:
+    """By arrival: a server records requests as they end."""
+    return sorted(timelines, key=lambda t: t.arrival_ns)
 
 
 def _decode_ms(data: sections.Data) -> float | None:

@@ -72,20 +72,17 @@ def answers(data: Data) -> Section:
     others = [arm for arm in results.arms if arm != wanted.subject]
     rows = []
     for other in [wanted.baseline, *(arm for arm in others if arm != wanted.baseline)]:
-        claims = [results.claim(METRICS[name], wanted.subject, other) for name in names]
-        cells = []
-        for claim in claims:
-            verdict = ("better" if claim.better else "worse") if claim.shown else "no difference shown"
-            cells.append("-" if claim.estimate is None else f"{verdict}: {claim.amount()}")
+        cells = [results.claim(METRICS[name], wanted.subject, other).text() for name in names]
         rows.append([other, str(data.arms[other]["role"]), *cells])
     head = ["against", "what it is", *(METRICS[name].title for name in names)]
-    caption = f"{wanted.subject} against each arm, paired by traffic and load: shares by difference, the rest by ratio"
+    caption = (
+        f"{wanted.subject} against each arm, paired by traffic and load: shares by difference, the rest by ratio. One of these "
+        "is the answer; among so many intervals some miss the truth."
+    )
     by_cell = [
         [
             f"{workload}, {load:g} requests/s",
-            results.claim(
-                METRICS["fluid_share"], wanted.subject, wanted.baseline, [(workload, load)]
-            ).amount(),
+            results.claim(METRICS["fluid_share"], wanted.subject, wanted.baseline, [(workload, load)]).text(),
         ]
         for workload, load in results.cells()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -112,13 +113,12 @@ def engine_facts(result: SimulationResult) -> dict[str, Any]:
 
 def bind_to_parent() -> None:
     """In a worker process: end with the command, whatever ends it, and leave Ctrl-C to the command."""
-    import multiprocessing
-
-    if multiprocessing.parent_process() is None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+        if os.getppid() != parent.pid:  # it ended before we asked to end with it
             os._exit(1)
