@@ -70,15 +70,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no knobs known": (
         {"arms": [STOCK, {"name": "ours", "scheduler": "orca", "tune": True}], "tune": {}},
-        "Arm 'ours': nothing is known to tune of 'orca'; name its knobs under tune.",
+        "Arm 'ours': nothing is known to tune of 'orca'; name its knobs.",
     ),
     "knob of nothing": (
-        {"arms": [STOCK, OURS | {"tune": {"policy.x": {"choices": [1]}}}], "tune": {}},
+        {"arms": [STOCK, OURS | {"tune": True, "knobs": {"policy.x": {"choices": [1]}}}], "tune": {}},
         "Arm 'ours': no knob 'policy.x'; write KEY, sarathi.KEY or sarathi.policy.KEY.",
     ),
     "knob without values": (
-        {"arms": [STOCK, OURS | {"tune": {"max_num_seqs": {"low": 1}}}], "tune": {}},
+        {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_num_seqs": {"low": 1}}}], "tune": {}},
         "give choices, or low and high.",
+    ),
+    "knobs that are not used": (
+        {"arms": [STOCK, OURS | {"knobs": {"max_num_seqs": {"choices": [1]}}}]},
+        "arm 'ours' has knobs, but is not to be tuned: add tune: true.",
     ),
     "prompts that do not fit": ({"engine": {"max_model_len": 512}}, "more than the model length of 512"),
     "class that is not defined": (
@@ -91,7 +95,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "more than the budget": (
         {"mode": "live", "budget_minutes": 1},
-        "This is expected to take 4 min, more than budget_minutes: 1;",
+        "This is expected to take 5 min, more than budget_minutes: 1;",
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS, Metric
@@ -59,7 +59,7 @@ class Claim:
         if self.estimate is None:
             return "no valid pair of runs"
         found = self.estimate
-        low, high = self._text(found.low), self._text(found.high)
+        low, high = (self._text(bound).removesuffix(" points") for bound in (found.low, found.high))
         within = (
             f"95 % interval {low} to {high}, {found.n} {self.over}"
             if found.n > 1
@@ -137,11 +137,16 @@ class Results:
         return "seeds" if len({run.unit.seed for run in self.runs}) > 1 else "repeats"
 
     def mean(self, metric: Metric, arm: str, cell: Cell) -> Estimate | None:
-        """Mean figure of an arm with its interval over blocks."""
+        """Mean figure of an arm with its interval over blocks; it ends at 0, of a share at 1."""
         blocks: dict[int, list[float]] = {}
         for (seed, repeat), value in self.values(metric, arm, cell).items():
             blocks.setdefault(seed if self.over == "seeds" else repeat, []).append(value)
-        return mean_interval([statistics.fmean(values) for values in blocks.values()])
+        found = mean_interval([statistics.fmean(values) for values in blocks.values()])
+        if found is None or found.n == 1:
+            return found
+        return replace(
+            found, low=max(0.0, found.low), high=found.high if metric.by_ratio else min(1.0, found.high)
+        )
 
     def claim(self, metric: Metric, subject: str, other: str, cells: Iterable[Cell] | None = None) -> Claim:
         """Subject against other, paired: same traffic, same load; averaged within a block, interval over blocks."""

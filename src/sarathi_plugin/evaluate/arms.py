@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.evaluate.spec import ArmSpec, Experiment
 
 PLUGIN_ONLY, STATIC, UNORDERED, UNRELEGATED = "plugin-only", "static-budget", "no-ordering", "no-relegation"
-DEFAULT_BUDGET = 512
+BUDGET = 512
 
 LIVE_FLAGS = {
     "max_num_batched_tokens": "--max-num-batched-tokens",
@@ -147,16 +147,15 @@ def ablations(wanted: Experiment, arms: Mapping[str, Arm]) -> list[Arm]:
         raise ConfigError(
             "Ablations need a subject with a policy of ours, and servers that are started here."
         )
-    budget = baseline.engine.max_num_batched_tokens or DEFAULT_BUDGET
     promise = _promise(wanted)
     found = [
         _variant(baseline, PLUGIN_ONLY, "the baseline's decisions with the plugin loaded", "vllm", promise),
         _variant(
             replace(subject, engine=subject.engine.model_copy(update={"max_num_batched_tokens": None})),
             STATIC,
-            f"a fixed budget of {budget} tokens a step",
+            f"a fixed budget of {BUDGET} tokens a step, as published",
             "sarathi-static",
-            {**promise, "token_budget": budget},
+            {**promise, "token_budget": BUDGET},
         ),
     ]
     if subject.engine.scheduler == "sarathi":

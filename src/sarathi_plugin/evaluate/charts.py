@@ -27,6 +27,9 @@ LATE = "#d64545"
 POINTS = 400
 """Points of a curve: more than a page shows."""
 
+SHORTEST = 1.0
+"""What a logarithmic axis shows of anything shorter, ms: several tokens of one step have no time between them."""
+
 Scale = Literal["linear", "log"]
 
 
@@ -44,10 +47,10 @@ def _figure(columns: int, height: float, rows: int = 1, width: float = 11.0) -> 
             spine.set_color(INK)
             spine.set_alpha(0.4)
         axis.tick_params(colors=INK, labelsize=9)
+        axis.set_axisbelow(True)
         axis.grid(color=INK, alpha=0.12, linewidth=0.7)
         axis.xaxis.label.set_color(INK)
         axis.yaxis.label.set_color(INK)
-        axis.title.set_color(INK)
     return figure, axes
 
 
@@ -75,7 +78,8 @@ def distributions(
     figure, axes = _figure(len(panels), 3.6)
     for axis, (label, values, scale) in zip(axes[0], panels, strict=True):
         for number, arm in enumerate(arms):
-            found = np.sort(np.asarray(values.get(arm, ()), float))
+            found = np.asarray(values.get(arm, ()), float)
+            found = np.maximum(found, SHORTEST) if scale == "log" else found
             if len(found):
                 shares = np.linspace(0, 100, min(POINTS, len(found)))
                 axis.plot(
@@ -84,8 +88,7 @@ def distributions(
         axis.set_xlabel(label, fontsize=10)
         axis.set_ylim(0, 101)
         if scale == "log":
-            axis.set_xscale("symlog", linthresh=1.0)
-            axis.set_xlim(left=0)
+            axis.set_xscale("log")
     axes[0][0].set_ylabel("% at or below", fontsize=10)
     _legend(figure, axes[0][0])
     return svg(figure, name)
@@ -110,7 +113,7 @@ def curves(
                 linewidth=1.6, elinewidth=0.9,
             )  # fmt: skip
         axis.axhline(99, color=INK, alpha=0.5, linewidth=0.9, linestyle="--")
-        axis.set_title(workload, fontsize=11, loc="left")
+        axis.set_title(workload, fontsize=11, loc="left", color=INK)
         axis.set_xlabel("requests per second", fontsize=10)
         axis.set_ylim(-2, 103)
     axes[0][0].set_ylabel("% of requests fluid", fontsize=10)
@@ -121,7 +124,7 @@ def curves(
 def phases(
     name: str, found: Mapping[str, tuple[float | None, float | None, float | None]], title: str
 ) -> str:
-    """Queue, prefill and decode of every arm, medians in seconds, a panel each; None where it is not known."""
+    """Waiting, prefill and decode of every arm in seconds, a panel each; None where it is not known."""
     figure, axes = _figure(3, 0.9 + 0.42 * len(found))
     labels = list(found)
     for axis, (place, what) in zip(axes[0], enumerate(("waiting", "prefill", "decode")), strict=True):
@@ -142,8 +145,9 @@ def phases(
         axis.set_yticks(range(len(labels)), labels if place == 0 else [""] * len(labels), fontsize=10)
         axis.set_ylim(len(labels) - 0.4, -0.6)
         axis.set_xlim(left=0)
-        axis.set_title(what, fontsize=11, loc="left")
+        axis.set_title(what, fontsize=11, loc="left", color=INK)
         axis.set_xlabel(f"seconds, {title}", fontsize=9)
+        axis.locator_params(axis="x", nbins=5)
     return svg(figure, name)
 
 

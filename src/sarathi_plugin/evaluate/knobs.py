@@ -86,7 +86,7 @@ class Tuning:
 
 def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
     """The knobs of an arm that is tuned. Raises ConfigError when there are none by default and none are given."""
-    for name in arm.tune if isinstance(arm.tune, dict) else ():
+    for name in arm.knobs or ():
         parts = name.split(".")
         fits = (
             len(parts) == 1
@@ -97,12 +97,10 @@ def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
             raise ConfigError(
                 f"Arm {arm.name!r}: no knob {name!r}; write KEY, sarathi.KEY or sarathi.policy.KEY."
             )
-    if isinstance(arm.tune, dict):
-        return arm.tune
+    if arm.knobs:
+        return arm.knobs
     if arm.scheduler not in KNOBS:
-        raise ConfigError(
-            f"Arm {arm.name!r}: nothing is known to tune of {arm.scheduler!r}; name its knobs under tune."
-        )
+        raise ConfigError(f"Arm {arm.name!r}: nothing is known to tune of {arm.scheduler!r}; name its knobs.")
     return KNOBS[arm.scheduler]
 
 

@@ -77,7 +77,7 @@ def phases(data: Data) -> Section:
     cell = data.hardest
     if cell is None:
         return Section("Waiting, prefill, decode", ["No run."])
-    rows, medians = [], {}
+    rows, tails = [], {}
     for arm in data.results.arms:
         known, all_ = data.known.get(arm, {}).get(cell, []), data.all_of(arm, cell)
         parts = [metrics.delay_ms(known), metrics.prefill_ms(known), metrics.decode_ms(all_)]
@@ -90,11 +90,11 @@ def phases(data: Data) -> Section:
                 ),
             ]
         )
-        medians[arm] = tuple(float(np.median(p)) / 1000 if p else None for p in parts)
+        tails[arm] = tuple(float(np.percentile(p, 90)) / 1000 if p else None for p in parts)
     head = ["arm", "waiting, s (P50 / P90 / P99)", "prefill, s", "decode, s"]
     where = f"{cell[0]} at {cell[1]:g} requests/s"
-    three = {arm: (found[0], found[1], found[2]) for arm, found in medians.items()}
-    chart = Chart("phases", charts.phases("phases", three, "median"), f"Medians, {where}.")
+    three = {arm: (found[0], found[1], found[2]) for arm, found in tails.items()}
+    chart = Chart("phases", charts.phases("phases", three, "P90"), f"P90, {where}.")
     return Section("Waiting, prefill, decode", [chart, Table(head, rows, where)])
 
 

@@ -76,8 +76,8 @@ def answers(data: Data) -> Section:
         rows.append([other, str(data.arms[other]["role"]), *cells])
     head = ["against", "what it is", *(METRICS[name].title for name in names)]
     caption = (
-        f"{wanted.subject} against each arm, paired by traffic and load: shares by difference, the rest by ratio. One of these "
-        "is the answer; among so many intervals some miss the truth."
+        f"{wanted.subject} against each arm, paired by traffic and load: shares by difference, the rest by ratio. "
+        "One of these is the answer; among so many intervals some miss the truth."
     )
     by_cell = [
         [

@@ -61,8 +61,9 @@ class ArmSpec(Strict):
     profile: str | None = Field(
         default=None, description="Another machine than the common one (simulated only)."
     )
-    tune: bool | dict[str, Knob] = Field(
-        default=False, description="Tune before comparing: true for the usual knobs, or knobs by name."
+    tune: bool = Field(default=False, description="Tune before comparing.")
+    knobs: dict[str, Knob] | None = Field(
+        default=None, min_length=1, description="What to tune; the usual knobs of its scheduler when unset."
     )
 
 
@@ -151,6 +152,8 @@ class Experiment(Strict):
         self._check_tuning()
         live = self.mode == "live"
         for arm in self.arms:
+            if arm.knobs and not arm.tune:
+                raise ValueError(f"arm {arm.name!r} has knobs, but is not to be tuned: add tune: true")
             if arm.url and not live:
                 raise ValueError(f"arm {arm.name!r} has a url, but the mode is simulated")
             if arm.profile and live:

@@ -30,6 +30,8 @@ T_975 = (
     2.110, 2.101, 2.093,
 )  # fmt: skip
 """Student's t, two-sided 95 %, by degrees of freedom from one on."""
+NORMAL_975 = 1.95996
+"""The same of the normal distribution; t is about 2.4 / degrees of freedom more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,13 @@ def mean_interval(values: Sequence[float], *, floor: float = 0.0, seed: int = 0)
 
 
 def _bootstrap_mean(values: FloatArray, seed: int) -> tuple[float, float]:
+    """Percentile interval, widened for the bootstrap's narrowness (Hesterberg 2015, Am. Stat. 69)."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
     low, high = np.percentile(means, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
-    return float(low), float(high)
+    n, mean = len(values), float(values.mean())
+    wider = math.sqrt(n / (n - 1)) * (NORMAL_975 + 2.4 / (n - 1)) / NORMAL_975
+    return mean + wider * (float(low) - mean), mean + wider * (float(high) - mean)
 
 
 def ratio_interval(log_ratios: Sequence[float], *, floor: float = 0.0, seed: int = 0) -> Estimate | None:

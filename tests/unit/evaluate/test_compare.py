@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,7 @@ def test_a_large_difference_is_shown_and_written(tmp_path: Path):
     html = (tmp_path / "out" / "compare.html").read_text()
     text = (tmp_path / "out" / "compare.md").read_text()
     assert html.count("<svg") == 2
-    assert (
-        "http" not in html.replace("http://www.w3.org/", "").replace("http://purl.org", "").split("<svg")[0]
-    )
+    assert not re.search(r"(?:src|href)=\"(?!#)", html), "something would be loaded"
     assert "compared request by request" in text
     assert (tmp_path / "out" / "compare-pictures" / "worst.svg").is_file()
 
