@@ -45,7 +45,9 @@ def evaluate(path: Path, out: Path) -> list[str]:
 
 
 def test_an_experiment_from_file_to_report(tmp_path: Path, machine: str):
-    asked = small(machine, ablations=True, seeds=[11, 12], workloads=[CASE | {"loads": [8.0], "requests": 20}])
+    asked = small(
+        machine, ablations=True, seeds=[11, 12], workloads=[CASE | {"loads": [8.0], "requests": 20}]
+    )
     asked["arms"] = [{"name": "stock", "tune": True}, {"name": "ours", "scheduler": "sarathi"}]
     asked["tune"] = {"trials": 3, "requests": 10}
     path, out = write(tmp_path, **asked), tmp_path / "out"
