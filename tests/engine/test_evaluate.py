@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from sarathi_plugin.config import CurveFile, load_curve
 from sarathi_plugin.evaluate import command, report
+from sarathi_plugin.evaluate.analysis import Results
 from sarathi_plugin.evaluate.arms import resolve
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import units_of
 from sarathi_plugin.evaluate.simulated import Job, work
 from sarathi_plugin.evaluate.spec import Experiment
-from sarathi_plugin.evaluate.store import Store
+from sarathi_plugin.evaluate.store import Store, StoredRun
+from sarathi_plugin.load.curve import write_curve
 from sarathi_plugin.steptime.profile import save_profile
 from tests.engine.simulations import NOISE, make_profile
 from tests.unit.evaluate.experiments import settings, write
@@ -84,17 +87,14 @@ def test_an_experiment_from_file_to_report(tmp_path: Path, machine: str):
     assert (out / "report.html").read_text() == html
 
 
-def shares(wanted: Experiment, folder: Path) -> Any:
-    """All runs of an experiment, in this process."""
-    from sarathi_plugin.evaluate.analysis import Results
-
+def measure(wanted: Experiment, folder: Path, *only: str) -> list[StoredRun]:
+    """The runs of an experiment (of some arms), in this process."""
     arms = {arm.name: arm for arm in resolve(wanted, {})}
-    units, store = units_of(wanted, list(arms)), Store(folder)
+    units, store = units_of(wanted, list(only or arms)), Store(folder)
     (folder / "runs").mkdir(parents=True)
     for unit in units:
         work(Job(unit, arms[unit.arm], wanted, store))
-    resolution = wanted.capacity.resolution if wanted.capacity else 0.0
-    return Results(store.runs(units), list(arms), {c.name: c.requests for c in wanted.workloads}, resolution)
+    return store.runs(units)
 
 
 @pytest.mark.slow
@@ -105,61 +105,65 @@ def test_two_copies_of_one_arm_show_no_difference(tmp_path: Path, machine: str):
         seeds = [1000 * (trial + 1) + i for i in range(5)]
         asked = small(machine, seeds=seeds, workloads=[CASE | {"loads": [20.0, 28.0]}])
         asked["arms"] = [{"name": "stock"}, {"name": "ours"}]
-        found = shares(Experiment.model_validate(settings(**asked)), tmp_path / str(trial))
-        claims.append(found.claim(METRICS["fluid_share"], "ours", "stock"))
+        runs = measure(Experiment.model_validate(settings(**asked)), tmp_path / str(trial))
+        results = Results(runs, ["stock", "ours"], {"chats": CASE["requests"]})
+        claims.append(results.claim(METRICS["fluid_share"], "ours", "stock"))
     assert any(claim.estimate.value != 0 for claim in claims)
     assert sum(not claim.shown for claim in claims) >= 19, [claim.amount() for claim in claims]
 
 
+@pytest.mark.slow
 def test_a_known_difference_in_capacity_is_found(tmp_path: Path, machine: str):
-    """A machine whose every step takes 1 / 1.1 of the time carries about 1.1 times the load."""
-    slow = make_profile(noise=NOISE)
-    fast = slow.model_copy(update={"name": "fast", "linear_s": [(n, s / 1.1) for n, s in slow.linear_s]})
-    save_profile(fast, tmp_path / "fast.json")
+    """A world that is faster by 1.1 in everything, deadlines too, carries exactly 1.1 times the load."""
+    factor, slow, curve = 1.1, make_profile(noise=NOISE), load_curve("a100-llama-3-8b")
+    linear = [(tokens, seconds / factor) for tokens, seconds in slow.linear_s]
+    save_profile(slow.model_copy(update={"linear_s": linear}), tmp_path / "fast.json")
+    scaled = CurveFile(
+        c0_s=curve.c0_s / factor,
+        c1_s_per_token=curve.c1_s / factor,
+        c2_s_per_token2=curve.c2_s / factor,
+    )
+    write_curve(tmp_path / "curve.json", scaled)
     asked = small(
         machine,
-        seeds=[1, 2, 3, 4],
-        capacity={"requests": 250},
+        seeds=[1, 2, 3, 4, 5],
+        capacity={"requests": 150, "resolution": 0.01},
         workloads=[CASE | {"loads": [20.0], "requests": 10}],
+        arms=[{"name": "stock"}, {"name": "ours"}],
     )
-    asked["arms"] = [{"name": "stock"}, {"name": "ours", "profile": str(tmp_path / "fast.json")}]
-    found = shares(Experiment.model_validate(settings(**asked)), tmp_path / "out")
-    claim = found.claim(METRICS["capacity"], "ours", "stock")
-    assert claim.shown, claim.amount()
-    assert claim.estimate.low < 1.1 < claim.estimate.high, claim.amount()
-
-
-def test_a_crippled_baseline_is_told(tmp_path: Path, machine: str):
-    asked = small(machine, seeds=[1, 2, 3], workloads=[CASE | {"loads": [8.0]}])
-    asked["arms"] = [
-        {"name": "stock", "engine": {"max_num_batched_tokens": 64}},
-        {"name": "ours", "scheduler": "sarathi"},
+    faster = asked | {
+        "profile": str(tmp_path / "fast.json"),
+        "prefill_curve": str(tmp_path / "curve.json"),
+        "classes": {"standard": {"tbt_ms": 50 / factor, "ttft_slack_ms": 300 / factor}},
+    }
+    runs = [
+        *measure(Experiment.model_validate(settings(**asked)), tmp_path / "a", "stock"),
+        *measure(Experiment.model_validate(settings(**faster)), tmp_path / "b", "ours"),
     ]
-    evaluate(write(tmp_path, **asked), tmp_path / "out")
-    found = report.build(tmp_path / "out")
+    claim = Results(runs, ["stock", "ours"], {"chats": 10}, 0.01).claim(METRICS["capacity"], "ours", "stock")
+    assert claim.shown, claim.amount()
+    assert claim.estimate.low < factor < claim.estimate.high, claim.amount()
+
+
+def test_a_crippled_baseline_is_told_and_an_invalid_run_neither_used_nor_hidden(tmp_path: Path, machine: str):
+    asked = small(machine, seeds=[1, 2, 3], workloads=[CASE | {"loads": [8.0], "requests": 20}])
+    crippled = {"name": "stock", "engine": {"max_num_batched_tokens": 64}}
+    asked["arms"] = [crippled, {"name": "ours", "scheduler": "sarathi"}]
+    out = tmp_path / "out"
+    evaluate(write(tmp_path, **asked), out)
+    found = report.build(out)
     [row] = [row for row in found.sections[1].blocks[1].rows if row[0] == "AP2"]
     assert row[1] == "FAIL"
     assert "the baseline was not tuned" in row[3]
     assert any("Was the baseline tuned" in note for note in found.notes)
+    assert "3 seeds" in found.answer
 
-
-def test_an_invalid_run_is_not_used_and_not_hidden(tmp_path: Path, machine: str):
-    asked = small(machine, seeds=[1, 2, 3], workloads=[CASE | {"loads": [8.0]}])
-    out = tmp_path / "out"
-    evaluate(write(tmp_path, **asked), out)
     path = out / "runs" / "chats-8-s2-r0-ours" / "run.json"
     facts = json.loads(path.read_text())
     facts["validity"]["reasons"] = ["the client sent up to 80 ms late"]
-    facts["figures"]["fluid_share"] = 0.0
     path.write_text(json.dumps(facts))
     found = report.build(out)
     assert "2 seeds" in found.answer
     assert "1 invalid runs are not used." in found.notes
-    [table] = [
-        block
-        for s in found.sections
-        if s.title == "Validity of the runs"
-        for block in s.blocks
-        if not isinstance(block, str)
-    ]
-    assert list(table.rows) == [["chats-8-s2-r0-ours", "the client sent up to 80 ms late"]]
+    [section] = [section for section in found.sections if section.title == "Validity of the runs"]
+    assert list(section.blocks[1].rows) == [["chats-8-s2-r0-ours", "the client sent up to 80 ms late"]]

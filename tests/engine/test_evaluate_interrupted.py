@@ -28,6 +28,11 @@ RUNS = 2 * 2 * 30
 WORKERS = 2
 
 
+def heed_interrupts() -> None:
+    """A shell starts what it puts in the background with Ctrl-C ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(path: Path, out: Path) -> subprocess.Popen[str]:
     argv = [
         sys.executable,
@@ -41,7 +46,12 @@ def start(path: Path, out: Path) -> subprocess.Popen[str]:
         str(WORKERS),
     ]
     return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509  (no thread of ours is about)
     )
 
 
