@@ -24,7 +24,7 @@ INK = "#010203"
 
 COLOURS = ("#3d84f5", "#e56b2f", "#2a9d6a", "#a85fd3", "#c19a1f", "#7890a0", "#d6457d", "#36a9ba")
 LATE = "#d64545"
-POINTS = 400
+POINTS = 200
 """Points of a curve: more than a page shows."""
 
 SHORTEST = 1.0

@@ -121,6 +121,10 @@ def work(wanted: Experiment, store: Store, units: Sequence[Unit], workers: int, 
     say(f"report: {store.out / 'report.html'} and {store.out / 'report.md'}")
 
 
+PRIOR = 5
+"""So many runs the plan counts for when the time left is told."""
+
+
 class Progress:
     """Tells after each run how far it is and how long it may still take, by what the runs so far took."""
 
@@ -133,7 +137,9 @@ class Progress:
     def finished(self, unit: Unit, reasons: Sequence[str]) -> None:
         """One run is stored."""
         self._done += 1
-        each = (time.monotonic() - self._began) / (self._done - self._first)
+        # The first runs pay for imports and starts: until there are many, the plan has a say.
+        n = self._done - self._first
+        each = (time.monotonic() - self._began + PRIOR * self._expected) / (n + PRIOR)
         left = plan.minutes(each * (self._total - self._done))
         verdict = f"INVALID: {'; '.join(reasons)}" if reasons else "ok"
         self.say(f"{self._done}/{self._total}, about {left} left: {unit.name} {verdict}")

@@ -173,7 +173,7 @@ class Store:
         """Keep a result: all of its files appear at once. Raises ConfigError when the disk does not take it."""
         part = self.out / RUNS / f"{PART}{os.getpid()}-{unit.name}"
         try:
-            with writing(part):
+            with writing(self.out):
                 part.mkdir(parents=True, exist_ok=True)
                 write_json(part / RUN, {"unit": unit.facts(), **facts})
                 if timelines is not None:
