@@ -167,6 +167,10 @@ REPORTS = {
         ("--compare", "other.jsonl.gz", "good.jsonl.gz"),
         "The runs were judged by different prefill curves (c, d)",
     ),
+    "other deadlines": (
+        ("--compare", "slow.jsonl.gz", "good.jsonl.gz"),
+        "The runs were judged by different deadlines (class standard)",
+    ),
     "no such metric": (
         ("--compare", "good.jsonl.gz", "good.jsonl.gz", "--metric", "speed"),
         "No metric 'speed': use one of",
@@ -183,6 +187,7 @@ def test_bad_reports_are_one_sentence(
     (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b""))
     write_timelines(tmp_path / "good.jsonl.gz", [timeline("r", 0, [100, 40])])
     write_timelines(tmp_path / "other.jsonl.gz", [timeline("r", 0, [100, 40], curve="d")])
+    write_timelines(tmp_path / "slow.jsonl.gz", [timeline("r", 0, [100, 40], tbt_ns=1)])
     result = run("report", *arguments)
     assert result.stderr.startswith(sentence)
     assert result.stderr.count("\n") == 1

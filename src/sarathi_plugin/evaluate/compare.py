@@ -56,7 +56,7 @@ def read(path: Path) -> Run:
     if path.is_dir():
         if (path / RUN).is_file():
             stored = read_run(path)
-            return Run(path.name, stored.timelines(), stored.reasons)
+            return Run(path.name, stored.timelines(skip=stored.facts.get("warm_up", 0)), stored.reasons)
         if (path / TIMELINES).is_file():
             return Run(path.name, parquet.read_timelines(path / TIMELINES), [])
         raise ConfigError(f"{path} holds no run: give the folder of one run, or a file of timelines.")
@@ -100,11 +100,22 @@ def check(a: Run, b: Run) -> None:
             f"The runs were judged by different prefill curves ({', '.join(sorted(curves))}); run one of them "
             "again with the curve of the other."
         )
+    promises: dict[str, set[tuple[int, int]]] = {}
+    for timeline in (*a.timelines, *b.timelines):
+        promises.setdefault(timeline.slo_class, set()).add((timeline.tbt_ns, timeline.ttft_slack_ns))
+    if different := sorted(name for name, found in promises.items() if len(found) > 1):
+        raise ConfigError(
+            f"The runs were judged by different deadlines (class {different[0]}); run one of them again with the "
+            "deadlines of the other."
+        )
 
 
 def build(a: Run, b: Run, metric: metrics.Metric) -> Report:
     """The report. B against A: paired by request where both had the same ones."""
-    same = {t.request_id for t in a.timelines} & {t.request_id for t in b.timelines}
+    # Kinds of traffic number their requests: the same ids of two seeds are not the same requests.
+    same = {(t.request_id, t.prompt_tokens) for t in a.timelines} & {
+        (t.request_id, t.prompt_tokens) for t in b.timelines
+    }
     paired = len(same) == len(a.timelines) == len(b.timelines)
     ours = sorted(b.timelines, key=lambda t: (t.arrival_ns, t.request_id))
     theirs = sorted(a.timelines, key=lambda t: (t.arrival_ns, t.request_id))

@@ -97,6 +97,7 @@ class LiveRunner:
         )
         seen = _window(server.recording, result)
         facts: dict[str, Any] = {
+            "warm_up": case.warm_up,
             "environment": self.environment,
             "started_ns": result.start_ns,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -56,6 +56,7 @@ def work(job: Job) -> list[str]:
         result.timelines, {r.request_id: (r.prompt_tokens, r.output_tokens) for r in trace.requests}
     )
     facts = {
+        "warm_up": case.warm_up,
         "environment": job.environment,
         "validity": validity,
         "figures": metrics.figures(timelines),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,12 @@ def test_runs_of_other_requests_are_compared_as_wholes(tmp_path: Path):
     same = [answer(tmp_path, run(0.2, s), run(0.2, 100 + s, name="q", count=150)) for s in range(5)]
     assert sum(sentence.startswith("No difference") for sentence in same) >= 4
     assert answer(tmp_path, run(0.6, 1), run(0.1, 2, name="q", count=150)).startswith("b is better than a")
+
+
+def test_the_same_ids_of_other_requests_are_no_pairs(tmp_path: Path):
+    other = [replace(t, prompt_tokens=50) for t in run(0.2, 2)]
+    answer(tmp_path, run(0.2, 1), other)
+    assert "compared as wholes" in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_tails_by_ratio(tmp_path: Path):
