@@ -126,8 +126,8 @@ def test_a_known_difference_in_capacity_is_found(tmp_path: Path, machine: str):
     write_curve(tmp_path / "curve.json", scaled)
     asked = small(
         machine,
-        seeds=[1, 2, 3, 4, 5],
-        capacity={"requests": 150, "resolution": 0.01},
+        seeds=[1, 2, 3, 4, 5, 6, 7, 8],
+        capacity={"requests": 200, "resolution": 0.02, "share": 0.9},
         workloads=[CASE | {"loads": [20.0], "requests": 10}],
         arms=[{"name": "stock"}, {"name": "ours"}],
     )
@@ -140,7 +140,7 @@ def test_a_known_difference_in_capacity_is_found(tmp_path: Path, machine: str):
         *measure(Experiment.model_validate(settings(**asked)), tmp_path / "a", "stock"),
         *measure(Experiment.model_validate(settings(**faster)), tmp_path / "b", "ours"),
     ]
-    claim = Results(runs, ["stock", "ours"], {"chats": 10}, 0.01).claim(METRICS["capacity"], "ours", "stock")
+    claim = Results(runs, ["stock", "ours"], {"chats": 10}, 0.02).claim(METRICS["capacity"], "ours", "stock")
     assert claim.shown, claim.amount()
     assert claim.estimate.low < factor < claim.estimate.high, claim.amount()
 

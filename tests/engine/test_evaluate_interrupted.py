@@ -24,7 +24,7 @@ CASE = settings()["workloads"][0] | {
     "requests": 150,
     "loads": [8.0, 16.0],
 }
-RUNS = 2 * 2 * 20
+RUNS = 2 * 2 * 30
 WORKERS = 2
 
 
@@ -79,7 +79,7 @@ def test_interrupted_at_ten_random_points(tmp_path: Path):
     save_profile(make_profile(noise=NOISE), tmp_path / "machine.json")
     path = write(
         tmp_path, profile=str(tmp_path / "machine.json"), prefill_curve="a100-llama-3-8b", workloads=[CASE],
-        engine={"max_model_len": 4096, "max_num_seqs": 64}, seeds=list(range(20)),
+        engine={"max_model_len": 4096, "max_num_seqs": 64}, seeds=list(range(30)),
     )  # fmt: skip
     out = tmp_path / "out"
     signals = [signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT] * 2
