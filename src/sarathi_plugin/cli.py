@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sarathi_plugin import cli_search
+from sarathi_plugin.cli_evaluate import evaluate, report
 from sarathi_plugin.cli_load import loadtest
 from sarathi_plugin.cli_monitoring import dashboards, trace
 from sarathi_plugin.cli_profile import profile
@@ -27,6 +28,8 @@ app.add_typer(trace, name="trace")
 app.command()(loadtest)
 app.command()(cli_search.capacity)
 app.command()(cli_search.search)
+app.command()(evaluate)
+app.command()(report)
 
 
 def _version(wanted: bool) -> None:

@@ -46,6 +46,8 @@ EXTRAS = (
     "grafana_api",
     "grafana_foundation_sdk",
     "plotly",
+    "optuna",
+    "jinja2",
     "rich",
     "starlette",
     "fastapi",
@@ -61,6 +63,7 @@ WITH_VLLM = (
     "search.study",
     "search.trial",
     "search.verify",
+    "evaluate.simulated",
 )
 """Parts that run vLLM's code."""
 
@@ -69,6 +72,7 @@ WITH_EXTRAS = (
     "loadtest",
     "demo",
     "monitoring",
+    "evaluate",
     "search.live",
     "search.live_capacity",
     "telemetry.page.routes",

@@ -48,6 +48,25 @@ def write_steps(path: Path, steps: Sequence[Sequence[StepRecord]]) -> None:
     _write(path, rows, ["engine", *names, *StepShape._fields])
 
 
+def read_steps(path: Path) -> list[list[StepRecord]]:
+    """Steps by engine from a file that ``write_steps`` wrote. Raises ConfigError."""
+    import polars
+
+    names = [field.name for field in fields(StepRecord) if field.name != "shape"]
+    engines: dict[int, list[StepRecord]] = {}
+    try:
+        for row in polars.read_parquet(path).to_dicts():
+            shape = StepShape(**{name: row[name] for name in StepShape._fields})
+            record = StepRecord(**{name: row[name] for name in names}, shape=shape)
+            engines.setdefault(row["engine"], []).append(record)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (polars.exceptions.PolarsError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} is not a Parquet file of steps: {reason}.") from error
+    return [engines[number] for number in sorted(engines)]
+
+
 def _write(path: Path, rows: list[dict[str, Any]], names: list[str]) -> None:
     import polars
 

@@ -1,0 +1,217 @@
+"""Results on disk: a folder a run, whole or not there at all, so that an experiment resumes where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.evaluate.knobs import Tuning
+from sarathi_plugin.evaluate.plan import Unit
+from sarathi_plugin.telemetry import parquet
+from sarathi_plugin.workload.spec import load_workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from sarathi_plugin.core import RequestTimeline, StepRecord
+    from sarathi_plugin.evaluate.spec import Experiment, WorkloadCase
+    from sarathi_plugin.workload.trace import Trace
+
+RUNS, TUNING, PART = "runs", "tuning", ".part-"
+EXPERIMENT, RESOLVED, RUN = "experiment.json", "resolved.json", "run.json"
+TIMELINES, STEPS, SERVER = "timelines.parquet", "steps.parquet", "server-timelines.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One finished run. facts: its ``run.json``; timelines and steps are read when asked for."""
+
+    unit: Unit
+    facts: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it must not be used; empty when it may."""
+        return list(self.facts.get("validity", {}).get("reasons", ()))
+
+    @property
+    def valid(self) -> bool:
+        """Whether it may be used."""
+        return not self.reasons
+
+    def timelines(self, *, skip: int = 0) -> list[RequestTimeline]:
+        """The client's view, without the first ``skip`` requests. Raises ConfigError."""
+        return parquet.read_timelines(self.folder / TIMELINES)[skip:]
+
+    def server_timelines(self) -> list[RequestTimeline] | None:
+        """The server's own view of a live run, None where there is none. Raises ConfigError."""
+        path = self.folder / SERVER
+        return parquet.read_timelines(path) if path.is_file() else None
+
+    def steps(self) -> list[StepRecord] | None:
+        """Every engine step, None where nobody recorded them. Raises ConfigError."""
+        path = self.folder / STEPS
+        return parquet.read_steps(path)[0] if path.is_file() else None
+
+
+def trace_of(case: WorkloadCase, load: float, seed: int, count: int | None = None) -> Trace:
+    """The requests of a run: those of its warm-up and the judged ones, or ``count``. Raises ConfigError."""
+    asked = case.warm_up + case.requests if count is None else count
+    trace = load_workload(case.source).trace(load, asked, seed)
+    if (case.prompt_scale, case.output_scale) != (1, 1):
+        trace = trace.resized(case.prompt_scale, case.output_scale)
+    return trace
+
+
+def judged(timelines: Sequence[RequestTimeline], case: WorkloadCase) -> list[RequestTimeline]:
+    """Without the warm-up."""
+    return list(timelines[case.warm_up :])
+
+
+@contextlib.contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Errors of the disk as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write {where}: {error.strerror or error}; make room or choose another --out, then run the same "
+            "command again: finished runs are kept."
+        ) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Whole or not at all. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(data, indent=1, default=_plain) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _plain(thing: Any) -> Any:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return asdict(thing)
+    raise TypeError(f"{type(thing).__name__} does not go into a file")
+
+
+def read_json(path: Path) -> Any:
+    """Raises ConfigError for a file that is not there or was cut short."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged or was cut short: {error}.") from error
+
+
+class Store:
+    """The folder of one experiment."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    @contextlib.contextmanager
+    def opened(self, experiment: Mapping[str, Any]) -> Iterator[None]:
+        """Take the folder for this experiment alone, and clear what an interrupted run left half done.
+
+        Raises ConfigError when it cannot be written, somebody is at it, or it holds another experiment.
+        """
+        with writing(self.out):
+            (self.out / RUNS).mkdir(parents=True, exist_ok=True)
+            lock = (self.out / ".lock").open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"Another sarathi evaluate is at work in {self.out}: wait for it."
+                ) from error
+            self._claim(experiment)
+            for left in (self.out / RUNS).glob(f"{PART}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+
+    def _claim(self, experiment: Mapping[str, Any]) -> None:
+        path = self.out / EXPERIMENT
+        plain = json.loads(json.dumps(experiment))
+        if path.is_file():
+            other = read_json(path)
+            if other != plain:
+                differs = sorted(
+                    key for key in plain.keys() | other.keys() if plain.get(key) != other.get(key)
+                )
+                raise ConfigError(
+                    f"{self.out} holds another experiment (different: {', '.join(differs)}); choose another --out."
+                )
+            return
+        with writing(path):
+            write_json(path, plain)
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the unit is done."""
+        return (self.out / RUNS / unit.name / RUN).is_file()
+
+    def write(
+        self,
+        unit: Unit,
+        facts: Mapping[str, Any],
+        *,
+        timelines: Sequence[RequestTimeline] | None = None,
+        steps: Sequence[StepRecord] = (),
+        server: Sequence[RequestTimeline] = (),
+    ) -> None:
+        """Keep a result: all of its files appear at once. Raises ConfigError when the disk does not take it."""
+        part = self.out / RUNS / f"{PART}{os.getpid()}-{unit.name}"
+        try:
+            with writing(self.out):
+                part.mkdir(parents=True, exist_ok=True)
+                write_json(part / RUN, {"unit": unit.facts(), **facts})
+                if timelines is not None:
+                    parquet.write_timelines(part / TIMELINES, timelines)
+                if steps:
+                    parquet.write_steps(part / STEPS, [steps])
+                if server:
+                    parquet.write_timelines(part / SERVER, server)
+                part.rename(self.out / RUNS / unit.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def runs(self, units: Sequence[Unit]) -> list[StoredRun]:
+        """Those of the units that are done. Raises ConfigError for a damaged one."""
+        return [self.run(unit) for unit in units if self.has(unit)]
+
+    def run(self, unit: Unit) -> StoredRun:
+        """One finished run. Raises ConfigError."""
+        return read_run(self.out / RUNS / unit.name)
+
+
+def read_run(folder: Path) -> StoredRun:
+    """A run from its folder. Raises ConfigError."""
+    facts = read_json(folder / RUN)
+    try:
+        return StoredRun(Unit(**facts["unit"]), facts, folder)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / RUN} is not a run of this version: {error}.") from error
+
+
+def read_tuning(out: Path, wanted: Experiment) -> dict[str, Tuning]:
+    """What has been tuned before, by arm. Raises ConfigError for a damaged file."""
+    found = {}
+    for arm in wanted.arms:
+        path = out / TUNING / f"{arm.name}.json"
+        if arm.tune and path.is_file():
+            try:
+                found[arm.name] = Tuning.of(read_json(path))
+            except (TypeError, KeyError) as error:
+                raise ConfigError(f"{path} is not a tuning of this version: {error}.") from error
+    return found

@@ -1,0 +1,98 @@
+"""A result is there whole or not at all; a folder belongs to one experiment and one command at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sarathi_plugin.config import ConfigError
+from sarathi_plugin.evaluate.plan import Unit
+from sarathi_plugin.evaluate.store import RUN, RUNS, TIMELINES, Store, read_run
+from sarathi_plugin.telemetry import parquet
+from tests.unit.evaluate.experiments import timeline
+
+UNIT = Unit("run", "chats", 2.0, 1, 0, "ours")
+TIMELINE = timeline("r", 0, [300, 40])
+
+
+def test_what_was_written_comes_back(tmp_path: Path):
+    store = Store(tmp_path)
+    assert not store.has(UNIT)
+    with store.opened({"name": "x"}):
+        store.write(UNIT, {"figures": {"fluid_share": 1.0}}, timelines=[TIMELINE, TIMELINE])
+    assert store.has(UNIT)
+    [found] = store.runs([UNIT])
+    assert found.unit == UNIT
+    assert found.facts["figures"] == {"fluid_share": 1.0}
+    assert found.timelines(skip=1) == [TIMELINE]
+    assert found.steps() is None
+    assert found.server_timelines() is None
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(parquet, "write_timelines", full)
+    with (
+        store.opened({}),
+        pytest.raises(ConfigError, match="No space left on device; make room or choose another --out"),
+    ):
+        store.write(UNIT, {}, timelines=[TIMELINE])
+    assert list((tmp_path / RUNS).iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path):
+    left = tmp_path / RUNS / ".part-123-x"
+    left.mkdir(parents=True)
+    (left / RUN).write_text("{}")
+    with Store(tmp_path).opened({}):
+        assert not left.exists()
+
+
+def test_a_folder_holds_one_experiment(tmp_path: Path):
+    with Store(tmp_path).opened({"name": "x", "seeds": [1]}):
+        pass
+    with Store(tmp_path).opened({"name": "x", "seeds": [1]}):
+        pass
+    with pytest.raises(
+        ConfigError, match=r"holds another experiment \(different: seeds\); choose another --out"
+    ):
+        Store(tmp_path).opened({"name": "x", "seeds": [2]}).__enter__()
+
+
+def test_two_commands_do_not_work_in_one_folder(tmp_path: Path):
+    with Store(tmp_path).opened({}), pytest.raises(ConfigError, match="is at work in"):
+        Store(tmp_path).opened({}).__enter__()
+
+
+def test_a_run_that_was_cut_short_is_named(tmp_path: Path):
+    store = Store(tmp_path)
+    with store.opened({}):
+        store.write(UNIT, {}, timelines=[TIMELINE] * 50)
+    folder = tmp_path / RUNS / UNIT.name
+    whole = (folder / TIMELINES).read_bytes()
+    (folder / TIMELINES).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="is not a Parquet file of timelines"):
+        store.run(UNIT).timelines()
+    text = (folder / RUN).read_text()
+    (folder / RUN).write_text(text[: len(text) // 2])
+    with pytest.raises(ConfigError, match=r"run\.json is damaged or was cut short"):
+        store.run(UNIT)
+    (folder / RUN).write_text(json.dumps({"unit": {"a": 1}}))
+    with pytest.raises(ConfigError, match="is not a run of this version"):
+        read_run(folder)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Cannot write"):
+        Store(tmp_path / "file" / "out").opened({}).__enter__()
