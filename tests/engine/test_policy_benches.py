@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sarathi_plugin.core import NS_PER_MS, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS
+from sarathi_plugin.records import RequestTimeline
 
 pytestmark = pytest.mark.vllm
 
