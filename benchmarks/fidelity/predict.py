@@ -24,7 +24,7 @@ from sarathi_plugin.workload.trace import Trace, TraceRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 SEEDS = range(8)
 KERNEL_LIMIT = 0.05

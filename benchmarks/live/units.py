@@ -18,9 +18,9 @@ from sarathi_plugin.workload.synthetic import workload_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.server import RunningServer
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.workload.model import Workload
 
 SCALE = 0.25

@@ -19,7 +19,7 @@ from sarathi_plugin.telemetry.recording import read_recording
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 SERVE = (
     "--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs",

@@ -14,7 +14,7 @@ from sarathi_plugin.telemetry.parquet import read_timelines
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]

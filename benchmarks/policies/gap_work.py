@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from policies.arms import Arm
     from policies.cells import Cell
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.simulate.book import Book, Entry
     from sarathi_plugin.workload.trace import Trace
 

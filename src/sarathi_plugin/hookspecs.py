@@ -16,9 +16,11 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import RequestTimeline, SloClass, StepRecord, StepTimeModel
+    from sarathi_plugin.core import SloClass, StepTimeModel
     from sarathi_plugin.policies.base import Policy
-    from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+    from sarathi_plugin.records import RequestTimeline, StepRecord
+    from sarathi_plugin.telemetry.emission import TokenBatch
+    from sarathi_plugin.telemetry.table import Outcome
 
 PROJECT = "sarathi_plugin"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sarathi_plugin.core import NS_PER_MS, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS
+from sarathi_plugin.records import RequestTimeline
 
 pytestmark = pytest.mark.vllm
 
@@ -120,6 +121,7 @@ def test_gap_mode_is_measured_by_the_best_budget_that_holds(ours: list[dict[str,
         "fixed-512": run_of(100, 200),
         "fixed-1024": run_of(50, 100, holds=False),
         "sarathi-gap": ours,
+        "sarathi-gap-arrival": run_of(100, 200),
         "sarathi-static": run_of(100, 200),
         "niyama": run_of(100, 100, holds=False),
     }

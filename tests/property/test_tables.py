@@ -16,8 +16,9 @@ from sarathi_plugin.telemetry.table import RequestTable
 from sarathi_plugin.telemetry.targets import TargetTable
 
 if TYPE_CHECKING:
-    from sarathi_plugin.core import RequestStatus
-    from sarathi_plugin.telemetry.table import Emission, Outcome
+    from sarathi_plugin.records import RequestStatus
+    from sarathi_plugin.telemetry.emission import Emission
+    from sarathi_plugin.telemetry.table import Outcome
 
 CLASSES = (SloClass("a", 10, 30), SloClass("b", 25, 5))
 CURVE = PrefillCurve(1e-9, 2e-9, 0)  # 1 + 2 n ns

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarathi_plugin.core import NS_PER_MS, RequestTimeline, SloClass
+from sarathi_plugin.core import NS_PER_MS, SloClass
 from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.search.criteria import Deadline, Fluid, Sarathi, TbtTtft, TtftTpot
 from sarathi_plugin.workload.trace import Trace, TraceRequest
 

@@ -80,7 +80,7 @@ BAD = {
     "unknown workload": (
         ("capacity", "--workload", "chat"),
         "No workload 'chat': give the path of a workload file or one of sharegpt-like, arxiv-like, azure-conv-like, "
-        "mixed-classes, agentic, long-context, spiky.",
+        "mixed-classes, agentic, chat-sessions, long-context, spiky.",
     ),
     "search file that is not there": (
         ("search", "none.yaml"),

@@ -8,16 +8,8 @@ from importlib.metadata import version
 import pytest
 
 import sarathi_plugin
-from sarathi_plugin.core import (
-    Chunk,
-    RequestRow,
-    RequestTimeline,
-    SloClass,
-    StepPlan,
-    StepRecord,
-    StepShape,
-    StepView,
-)
+from sarathi_plugin.core import Chunk, RequestRow, SloClass, StepPlan, StepShape, StepView
+from sarathi_plugin.records import RequestTimeline, StepRecord
 from sarathi_plugin.tolerance import Tolerance
 from tests.unit.policies.views import LinearModel
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from sarathi_plugin.core import RequestTimeline, SloClass
+    from sarathi_plugin.core import SloClass
+    from sarathi_plugin.records import RequestTimeline
 
 INK, SOFT, LATE, PAUSE, WAIT = "#1f3b57", "#5b6b7a", "#d62728", "#fbdcd6", "#c9d1d9"
 

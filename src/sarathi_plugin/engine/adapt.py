@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sarathi_plugin.core import Prompts, RequestRow, StepShape, StepView
-from sarathi_plugin.telemetry.table import EMPTY
+from sarathi_plugin.telemetry.emission import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

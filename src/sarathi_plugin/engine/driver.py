@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sarathi_plugin.core import NS_PER_S, RequestStatus, SloClass, StepPlan
+from sarathi_plugin.core import NS_PER_S, SloClass, StepPlan
 from sarathi_plugin.engine.adapt import Adapter
 from sarathi_plugin.engine.log import FLUSH_NS, StepLog
 from sarathi_plugin.engine.parts import Parts, Planned, status_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.core import StepTimeModel
     from sarathi_plugin.policies.base import Policy
+    from sarathi_plugin.records import RequestStatus
     from sarathi_plugin.telemetry.buffer import Message
 
 logger = logging.getLogger(__name__)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sarathi_plugin.core import NS_PER_S, StepRecord
-from sarathi_plugin.telemetry.table import NO_TOKENS, TokenBatch
+from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.records import StepRecord
+from sarathi_plugin.telemetry.emission import NO_TOKENS, TokenBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import RequestTimeline, StepTimeModel
+    from sarathi_plugin.core import StepTimeModel
     from sarathi_plugin.engine.parts import Planned
     from sarathi_plugin.plugins import Observers
-    from sarathi_plugin.telemetry.table import Emission, Outcome
+    from sarathi_plugin.records import RequestTimeline
+    from sarathi_plugin.telemetry.emission import Emission
+    from sarathi_plugin.telemetry.table import Outcome
 
 FLUSH_NS = NS_PER_S // 4
 FLUSH_LENGTH = 64

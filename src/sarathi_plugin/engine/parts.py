@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import RequestStatus, SloClass, StepPlan, StepShape, StepTimeModel
+    from sarathi_plugin.core import SloClass, StepPlan, StepShape, StepTimeModel
     from sarathi_plugin.engine.journal import Journal
     from sarathi_plugin.plugins import Observers
     from sarathi_plugin.policies.base import Policy
+    from sarathi_plugin.records import RequestStatus
     from sarathi_plugin.telemetry.buffer import MetricBuffer
     from sarathi_plugin.telemetry.live.writer import LiveWriter
     from sarathi_plugin.telemetry.table import RequestTable

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sarathi_plugin.telemetry.table import EMPTY
+from sarathi_plugin.telemetry.emission import EMPTY
 
 if TYPE_CHECKING:
-    from sarathi_plugin.telemetry.table import Emission, RequestTable
+    from sarathi_plugin.telemetry.emission import Emission
+    from sarathi_plugin.telemetry.table import RequestTable
 
 
 class TokenTaker:

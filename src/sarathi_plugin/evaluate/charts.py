@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from sarathi_plugin.core import RequestTimeline, StepRecord
     from sarathi_plugin.evaluate.statistics import Estimate
+    from sarathi_plugin.records import RequestTimeline, StepRecord
 
 INK = "#010203"
 """Stands for the page's text colour."""

@@ -14,7 +14,7 @@ from sarathi_plugin.load.summary import is_fluid
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
     Values = Callable[[Sequence[RequestTimeline]], list[float]]
 

@@ -23,9 +23,9 @@ from sarathi_plugin.steptime.profile import read_profile
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.evaluate.analysis import Cell, Claim
     from sarathi_plugin.evaluate.store import StoredRun
+    from sarathi_plugin.records import RequestTimeline
 
 LONE_CONTEXT = 1024
 

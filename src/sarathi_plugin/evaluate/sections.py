@@ -12,7 +12,6 @@ from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sarathi_plugin.core import RequestTimeline, StepRecord
     from sarathi_plugin.evaluate.analysis import Cell, Results
     from sarathi_plugin.evaluate.document import Block
     from sarathi_plugin.evaluate.evidence import Item
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.evaluate.metrics import Metric
     from sarathi_plugin.evaluate.spec import Experiment
     from sarathi_plugin.evaluate.statistics import Estimate
+    from sarathi_plugin.records import RequestTimeline, StepRecord
 
 TABLE = (
     "fluid_share", "fluidity_index", "ttft_p50", "ttft_p90", "ttft_p99", "tbt_p50", "tbt_p90", "tbt_p99", "delay_p50",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestTimeline, StepRecord
     from sarathi_plugin.evaluate.spec import Experiment, WorkloadCase
+    from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.workload.trace import Trace
 
 RUNS, TUNING, PART = "runs", "tuning", ".part-"

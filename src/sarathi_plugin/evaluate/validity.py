@@ -11,7 +11,7 @@ from sarathi_plugin.load.dispatch import dispatch_lag_ns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 LAG_SHARE, LAG_LIMIT_MS = 0.2, 50.0
 """A client whose slowest hundredth is later than this share of D_d, or than so many ms, measures itself."""

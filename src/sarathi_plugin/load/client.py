@@ -18,7 +18,7 @@ from urllib.parse import quote
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from sarathi_plugin.core import NS_PER_S, RequestStatus, RequestTimeline
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.failures import root, was_reset
 from sarathi_plugin.load.sse import SseError, SseParser
 from sarathi_plugin.load.stream import CompletionStream, StreamError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.load.targets import Targets
     from sarathi_plugin.load.under_way import UnderWay
+    from sarathi_plugin.records import RequestStatus, RequestTimeline
     from sarathi_plugin.workload.model import ScheduledRequest
 
 READ_BYTES = 65_536

@@ -14,8 +14,8 @@ from sarathi_plugin.core import NS_PER_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.client import Outcome
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.workload.model import ScheduledRequest, Workload
 
     Send = Callable[[ScheduledRequest, int], Outcome]

@@ -13,7 +13,7 @@ from sarathi_plugin.deadlines import FLUID_THRESHOLD
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 
 @dataclass(frozen=True, slots=True)

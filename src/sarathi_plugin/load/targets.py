@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sarathi_plugin.core import RequestStatus, RequestTimeline, SloClass
 from sarathi_plugin.deadlines import DeadlineCount, DeadlineState, count_deadlines, inter_token_times
 from sarathi_plugin.load.under_way import UnderWay
+from sarathi_plugin.records import RequestStatus, RequestTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sarathi_plugin.core import SloClass
     from sarathi_plugin.deadlines import PrefillCurve
     from sarathi_plugin.load.stream import CompletionStream
     from sarathi_plugin.workload.model import ScheduledRequest

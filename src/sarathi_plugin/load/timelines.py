@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline
+from sarathi_plugin.records import RequestTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

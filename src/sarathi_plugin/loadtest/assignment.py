@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sarathi_plugin.config import SloClassSettings, Strict
-from sarathi_plugin.core import RequestTimeline
 from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.client import Endpoint
 from sarathi_plugin.load.targets import Targets
@@ -16,6 +15,7 @@ from sarathi_plugin.loadtest.person import Crowd, Person
 from sarathi_plugin.loadtest.plan import from_rows
 from sarathi_plugin.loadtest.validity import Asked
 from sarathi_plugin.loadtest.words import Costs, as_text
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.workload.synthetic import workload_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sarathi_plugin.load.summary import is_fluid, percentile_ns, summarise
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 PERCENTILES = (50, 90, 99)
 

@@ -22,7 +22,7 @@ from sarathi_plugin.loadtest.figures import meets_slo, stalls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 _GROWTH = math.log(1.05)
 _BUCKETS = 400

@@ -10,7 +10,7 @@ import gevent
 from gevent.event import Event
 from locust.runners import STATE_MISSING, MasterRunner
 
-from sarathi_plugin.core import NS_PER_S, RequestTimeline
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.under_way import Overdue
 from sarathi_plugin.loadtest.assignment import unpack
 from sarathi_plugin.loadtest.plan import lost_turn, share_of, to_rows
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from locust.rpc.protocol import Message
 
     from sarathi_plugin.loadtest.setup import Setup
+    from sarathi_plugin.records import RequestTimeline
 
 LEAD_NS = NS_PER_S // 2
 POLL_S = 0.25

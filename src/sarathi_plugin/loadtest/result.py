@@ -14,8 +14,8 @@ from sarathi_plugin.loadtest.validity import Asked, ClientState, invalid_reasons
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.loadtest.setup import Setup
+    from sarathi_plugin.records import RequestTimeline
 
 DEFAULT_FAIL_IF = ("errors>0",)
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sarathi_plugin.config import Settings
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.deadlines import PrefillCurve
     from sarathi_plugin.loadtest.target import Served
     from sarathi_plugin.loadtest.words import Costs
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.workload.spec import WorkloadSpec
     from sarathi_plugin.workload.trace import TraceRequest
 

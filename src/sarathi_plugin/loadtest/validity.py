@@ -11,7 +11,7 @@ from sarathi_plugin.load.dispatch import dispatch_lag_ns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 MAX_LAG_NS = 50 * NS_PER_MS
 MAX_CPU = 0.85

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.rpc.protocol import Message
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.client import Outcome
     from sarathi_plugin.loadtest.validity import Asked
+    from sarathi_plugin.records import RequestTimeline
 
 REPORT_S = 0.5
 QUIT_WAIT_S = 10.0

@@ -19,7 +19,7 @@ from sarathi_plugin.load.summary import is_fluid, percentile_ns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 SHARE = 0.99
 LONGEST_DELAY_NS = 2 * NS_PER_S

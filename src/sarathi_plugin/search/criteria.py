@@ -21,8 +21,8 @@ from sarathi_plugin.search.tally import FluidTally, QuantileTally
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.search.tally import Tally
     from sarathi_plugin.workload.trace import Trace
 

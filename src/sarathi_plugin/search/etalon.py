@@ -17,7 +17,7 @@ from sarathi_plugin.deadlines import count_deadlines, smallest_fluid_tbt_ns
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 QUANTILE = 0.99
 CURVE_MS = (10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300)

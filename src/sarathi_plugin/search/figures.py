@@ -14,7 +14,7 @@ from sarathi_plugin.search.etalon import acceptance_curve, gaps_of, token_rates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
 
 PERCENTILES = (50, 90, 99)
 

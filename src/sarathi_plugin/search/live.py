@@ -20,8 +20,8 @@ from sarathi_plugin.workload.synthetic import workload_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.search.criteria import Criterion
     from sarathi_plugin.search.tally import Tally
     from sarathi_plugin.workload.model import ScheduledRequest

@@ -12,8 +12,8 @@ from sarathi_plugin.search.capacity import FailureCount, late_first
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sarathi_plugin.core import RequestTimeline
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.search.criteria import Condition
     from sarathi_plugin.simulate.book import Entry
     from sarathi_plugin.workload.trace import Trace

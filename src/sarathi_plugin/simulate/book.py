@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sarathi_plugin.core import RequestStatus, RequestTimeline
 from sarathi_plugin.load.targets import judge
+from sarathi_plugin.records import RequestStatus, RequestTimeline
 
 if TYPE_CHECKING:
     from sarathi_plugin.load.targets import Targets

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_S, RequestTimeline, StepRecord
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.simulate.book import Book, Entry
 from sarathi_plugin.simulate.build import make_scheduler
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sarathi_plugin.load.targets import Targets
+    from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.simulate.disturbance import Disturbance
     from sarathi_plugin.simulate.spec import EngineSpec
     from sarathi_plugin.steptime.profile import StepTimeProfile

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sarathi_plugin.core import StepKind, StepRecord
+    from sarathi_plugin.core import StepKind
+    from sarathi_plugin.records import StepRecord
     from sarathi_plugin.steptime.profile import StepTimeProfile
 
 KINDS: tuple[StepKind, ...] = ("decode", "mixed", "prefill")

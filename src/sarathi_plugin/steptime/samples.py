@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sarathi_plugin.core import StepRecord
+    from sarathi_plugin.records import StepRecord
 
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from sarathi_plugin.core import RequestStatus
+from sarathi_plugin.records import RequestStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline, StepRecord
 from sarathi_plugin.telemetry.recording import Recording
 from sarathi_plugin.telemetry.request_track import chunks_of, request_slices
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline, StepRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,8 @@ from sarathi_plugin.telemetry.journal import KINDS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sarathi_plugin.core import RequestTimeline, StepRecord, StepTimeModel
+    from sarathi_plugin.core import StepTimeModel
+    from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.telemetry.journal import Event
 
 logger = logging.getLogger(__name__)

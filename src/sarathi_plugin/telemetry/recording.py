@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline, StepRecord
 from sarathi_plugin.telemetry.journal import EVENTS, Event
 
 if TYPE_CHECKING:

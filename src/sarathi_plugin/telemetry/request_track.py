@@ -11,7 +11,7 @@ from sarathi_plugin.telemetry.journal import Scheduled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sarathi_plugin.core import RequestTimeline
+    from sarathi_plugin.records import RequestTimeline
     from sarathi_plugin.telemetry.recording import Recording
 
 Chunk = tuple[int, int, int]

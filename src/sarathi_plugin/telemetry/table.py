@@ -5,13 +5,14 @@ The arithmetic is ``deadlines.DeadlineState`` over arrays; a property test holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sarathi_plugin.core import IntArray, RequestRow, RequestStatus, RequestTimeline, SloClass
+from sarathi_plugin.core import IntArray, RequestRow, SloClass
 from sarathi_plugin.deadlines import overdue_periods
+from sarathi_plugin.records import RequestStatus, RequestTimeline
+from sarathi_plugin.telemetry.emission import Batch, Emission, TokenBatch
 from sarathi_plugin.telemetry.prompts import PromptColumns
 from sarathi_plugin.telemetry.snapshot import FREE, ROWS, Snapshot
 from sarathi_plugin.tolerance import Tolerance
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sarathi_plugin.deadlines import PrefillCurve
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """What one step emitted: one entry per request, all arrays of the same length.
-
-    counts: tokens (more than one under speculative decoding). gaps_ns: time since the request's token before, -1
-    for a first token. missed: deadlines missed by this emission, None when there were none. overdue_ns: how far past
-    its deadline the emission came, <= 0 when on time. totals: tokens of the request so far, these included.
-    """
-
-    now_ns: int
-    slots: IntArray
-    slo_index: IntArray
-    counts: IntArray
-    gaps_ns: IntArray
-    missed: IntArray | None
-    overdue_ns: IntArray
-    totals: IntArray
 
 
 class Outcome(NamedTuple):
@@ -58,67 +40,6 @@ class Outcome(NamedTuple):
     end_ns: int
     tokens: int
     first_ns: int
-
-
-EMPTY = np.empty(0, np.int64)
-NO_TOKENS = (EMPTY,) * 7
-"""The columns of a TokenBatch that holds nothing."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Columns of the requests that yield tokens together.
-
-    step: D_d times tokens per step; uniform: the same as one number, 0 when they differ. before: tokens of each before
-    this batch formed; fresh: some had none. deadline + shift (when the next tokens are due), earliest (of these), last
-    (one moment for all, once they yielded together) and steps change as tokens come.
-    """
-
-    slots: IntArray
-    counts: IntArray
-    slo_index: IntArray
-    tbt: IntArray
-    step: IntArray
-    uniform: int
-    before: IntArray
-    fresh: bool
-    deadline: IntArray
-    earliest: int
-    last: IntArray | int
-    shift: int = 0
-    steps: int = 0
-
-
-@dataclass(slots=True)
-class Emission:
-    """One step's tokens, cheap to make; ``tokens`` works out the columns, later and out of the engine's way."""
-
-    now_ns: int
-    batch: _Batch
-    due: IntArray
-    shift: int
-    missed: IntArray | None
-    last: IntArray | int
-    before: IntArray
-    steps: int
-
-    def tokens(self) -> TokenBatch:
-        """The columns."""
-        batch = self.batch
-        totals = self.before + (self.steps + 1) * batch.counts
-        gaps = self.now_ns - self.last + np.zeros(len(totals), np.int64)
-        if batch.fresh and not self.steps:
-            gaps[self.before == 0] = -1
-        return TokenBatch(
-            self.now_ns,
-            batch.slots,
-            batch.slo_index,
-            batch.counts,
-            gaps,
-            self.missed,
-            self.now_ns - self.due - self.shift,
-            totals,
-        )
 
 
 class RequestTable:
@@ -155,7 +76,7 @@ class RequestTable:
         self.tokens = np.zeros(ROWS, np.int64)
         self.prompts = PromptColumns(self.tbt_ns, self.slo_index)
         self.tolerance = Tolerance(self.classes)
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
 
     def add(
         self, request_id: str, slo: SloClass, arrival_ns: int, prompt_tokens: int, max_tokens: int
@@ -223,7 +144,7 @@ class RequestTable:
             self._keep(slots, counts, now_ns)
         return emission
 
-    def _restart(self, batch: _Batch, now_ns: int) -> IntArray | None:
+    def _restart(self, batch: Batch, now_ns: int) -> IntArray | None:
         """Move the deadlines of a batch of which some may be late; returns the deadlines missed, None without any."""
         due, missed = batch.deadline + batch.shift, None
         if now_ns > batch.earliest:
@@ -243,10 +164,10 @@ class RequestTable:
         if batch is not None:
             self.deadline_ns[batch.slots] = batch.deadline + batch.shift
 
-    def _gather(self, slots: IntArray, counts: IntArray) -> _Batch:
+    def _gather(self, slots: IntArray, counts: IntArray) -> Batch:
         before, deadline, tbt = self.tokens[slots], self.deadline_ns[slots], self.tbt_ns[slots]
         step = tbt * counts
-        return _Batch(
+        return Batch(
             slots,
             counts,
             self.slo_index[slots],

@@ -17,7 +17,8 @@ from sarathi_plugin.telemetry.snapshot import ROWS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+    from sarathi_plugin.telemetry.emission import TokenBatch
+    from sarathi_plugin.telemetry.table import Outcome
 
 WINDOW = 256
 """Finished requests behind the live fluid token rate."""

@@ -17,10 +17,12 @@ from sarathi_plugin.telemetry.targets import TargetTable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import IntArray, RequestTimeline, StepRecord
+    from sarathi_plugin.core import IntArray
+    from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.telemetry.buffer import MetricBuffer
+    from sarathi_plugin.telemetry.emission import TokenBatch
     from sarathi_plugin.telemetry.snapshot import Snapshot
-    from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+    from sarathi_plugin.telemetry.table import Outcome
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from sarathi_plugin.core import RequestTimeline
 from sarathi_plugin.deadlines import count_deadlines, inter_token_times
 from sarathi_plugin.evaluate.analysis import Results
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.evaluate.spec import Experiment
 from sarathi_plugin.evaluate.store import StoredRun
+from sarathi_plugin.records import RequestTimeline
 
 MS = 1_000_000
 

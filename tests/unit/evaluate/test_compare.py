@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sarathi_plugin.core import RequestTimeline
 from sarathi_plugin.evaluate import compare
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.evaluate.store import Store
 from sarathi_plugin.load.timelines import write_timelines
+from sarathi_plugin.records import RequestTimeline
 from tests.unit.evaluate.experiments import timeline
 
 

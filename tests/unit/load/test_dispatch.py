@@ -4,9 +4,10 @@ import time
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_MS, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS
 from sarathi_plugin.load.client import Outcome
 from sarathi_plugin.load.dispatch import LEAD_NS, Progress, dispatch_lag_ns, run_open_loop
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
 
 

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from sarathi_plugin.core import NS_PER_MS, NS_PER_S, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.load.summary import is_fluid, percentile_ns, summarise
+from sarathi_plugin.records import RequestTimeline
 
 MS = NS_PER_MS
 GOOD = RequestTimeline(

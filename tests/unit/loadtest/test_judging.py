@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_MS, NS_PER_S, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.loadtest.faults import KINDS, count_faults, fault_kind
 from sarathi_plugin.loadtest.figures import FIGURES, by_class, figures, meets_slo, stalls
 from sarathi_plugin.loadtest.live import Live, LogHistogram
@@ -14,6 +14,7 @@ from sarathi_plugin.loadtest.plan import duration_s
 from sarathi_plugin.loadtest.thresholds import parse_threshold
 from sarathi_plugin.loadtest.validity import Asked, ClientState, clock_offset_ns, invalid_reasons
 from sarathi_plugin.loadtest.watch import ClientWatch
+from sarathi_plugin.records import RequestTimeline
 
 MS = NS_PER_MS
 

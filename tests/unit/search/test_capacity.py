@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_S, RequestTimeline
+from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.search.capacity import (
     Capacity,
     FailureCount,

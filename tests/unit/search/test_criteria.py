@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_MS, NS_PER_S, RequestTimeline
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.search.criteria import (
     CRITERIA,
     Deadline,

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sarathi_plugin.core import NS_PER_S, StepRecord, StepShape
+from sarathi_plugin.core import NS_PER_S, StepShape
+from sarathi_plugin.records import StepRecord
 from sarathi_plugin.steptime.machine import ProfileModel
 from sarathi_plugin.steptime.profile import ModelFacts, Provenance, Residuals, StepTimeProfile
 

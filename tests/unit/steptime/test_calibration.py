@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import StepRecord
 from sarathi_plugin.steptime.calibration import assess, errors, report_text, write_report
 from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.machine import ProfileModel

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_S, StepRecord, StepShape
+from sarathi_plugin.core import NS_PER_S, StepShape
+from sarathi_plugin.records import StepRecord
 from sarathi_plugin.steptime.calibration import FitReport
 from sarathi_plugin.steptime.fit import (
     FEWEST_GAPS,

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass, StepRecord, StepShape
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass, StepShape
 from sarathi_plugin.deadlines import PrefillCurve
+from sarathi_plugin.records import StepRecord
 from sarathi_plugin.telemetry.buffer import MetricBuffer
 from sarathi_plugin.telemetry.catalogue import BY_NAME
+from sarathi_plugin.telemetry.emission import NO_TOKENS, TokenBatch
 from sarathi_plugin.telemetry.snapshot import Snapshot
-from sarathi_plugin.telemetry.table import NO_TOKENS, RequestTable, TokenBatch
+from sarathi_plugin.telemetry.table import RequestTable
 from sarathi_plugin.telemetry.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import RequestStatus
+    from sarathi_plugin.records import RequestStatus
 
 START_NS = 5_000 * NS_PER_S
 FAST = SloClass("fast", tbt_ns=50 * NS_PER_MS, ttft_slack_ns=300 * NS_PER_MS)

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from sarathi_plugin.cli import app
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_MS, RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.core import NS_PER_MS, StepShape
+from sarathi_plugin.records import RequestTimeline, StepRecord
 from sarathi_plugin.telemetry.chrome_trace import from_trace, to_trace
 from sarathi_plugin.telemetry.journal import Scheduled
 from sarathi_plugin.telemetry.recording import Recording, read_recording

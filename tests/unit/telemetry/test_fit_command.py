@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import StepRecord
 from sarathi_plugin.steptime.machine import ProfileModel
 from sarathi_plugin.steptime.profile import read_profile
 from sarathi_plugin.telemetry.fit_command import fit, fit_recordings, frontend_s

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline, StepRecord, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline, StepRecord
 from sarathi_plugin.steptime.online import OnlineModel
 from sarathi_plugin.telemetry import recorder as module
 from sarathi_plugin.telemetry.journal import (

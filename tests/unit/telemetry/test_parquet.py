@@ -9,7 +9,8 @@ import polars
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import RequestTimeline, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.telemetry.parquet import read_timelines, write_steps, write_timelines
 from tests.unit.telemetry.scene import make_record
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sarathi_plugin import plugins
-from sarathi_plugin.core import RequestTimeline, StepShape
+from sarathi_plugin.core import StepShape
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.steptime.online import OnlineModel
 from sarathi_plugin.telemetry import recorder as module
 from sarathi_plugin.telemetry.recorder import Recorder

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from sarathi_plugin.core import RequestRow, RequestTimeline, StepRecord, StepShape
+    from sarathi_plugin.core import RequestRow, StepShape
+    from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.telemetry.buffer import Message
-    from sarathi_plugin.telemetry.table import Outcome, TokenBatch
+    from sarathi_plugin.telemetry.emission import TokenBatch
+    from sarathi_plugin.telemetry.table import Outcome
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from sarathi_plugin.telemetry.table import RequestTable
 from tests.unit.telemetry.scene import FAST, NO_PREFILL, SLOW, Scene, at, make_record
 
 if TYPE_CHECKING:
-    from sarathi_plugin.core import RequestStatus, SloClass
+    from sarathi_plugin.core import SloClass
+    from sarathi_plugin.records import RequestStatus
 
 CLASSES = (FAST, SLOW)
 BLOCKS = 1000
@@ -83,7 +84,7 @@ class LiveScene(Scene):
             self.tracker.observe_step(record, batch)
             self.live.observe_step(record, batch)
         else:
-            from sarathi_plugin.telemetry.table import NO_TOKENS, TokenBatch
+            from sarathi_plugin.telemetry.emission import NO_TOKENS, TokenBatch
 
             self.live.observe_step(record, TokenBatch(at(ms), *NO_TOKENS))
         self.send(ms)
