@@ -150,7 +150,9 @@ def read_search(path: str) -> SearchFile:
 
 def _check(wanted: SearchFile) -> None:
     spec = wanted.the_workload()
-    here = not isinstance(wanted.workload, str)  # what comes along has a rate of its own, which another replaces
+    here = not isinstance(
+        wanted.workload, str
+    )  # what comes along has a rate of its own, which another replaces
     if here and spec.rate is not None and wanted.rate is not None and spec.rate != wanted.rate:
         raise ConfigError(
             f"the workload says rate {spec.rate:g} and the search {wanted.rate:g}; keep one of them."
