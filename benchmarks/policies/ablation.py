@@ -40,7 +40,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no memory kept free": {"headroom": 0.0},
     "no caution while cold": {"cold_chunk": 8192},
     "no overtaking": {"overtaking": False},
-    "no banking": {"banking": 0.0},
     "no ageing": {"ageing": 0},
 }
 """Settings of the policy by what they take away."""

@@ -48,9 +48,8 @@ class Sarathi(Policy):
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
     holds KV memory). headroom: share of KV memory that admitting a prompt leaves free. overtaking: a more urgent
-    waiting prompt goes before those under way. banking: where any chunk makes a decode late, prompts wait while decodes
-    gain slack in a step of their own that is shorter than this share of D_d; 0 for never. ageing: every so many steps
-    belong to the prompt furthest overdue; 0 for none, and then a prompt may starve.
+    waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest overdue; 0 for
+    none, and then a prompt may starve.
     """
 
     coasts = True
@@ -65,7 +64,6 @@ class Sarathi(Policy):
     max_partial: Annotated[int, Field(gt=0)] = 4
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
     overtaking: bool = True
-    banking: Annotated[float, Field(ge=0, le=1)] = 0.8
     ageing: Annotated[int, Field(ge=0)] = 16
 
     def max_batched_tokens(self, max_model_len: int) -> int | None:
@@ -87,7 +85,7 @@ class Sarathi(Policy):
         more_urgent = bool(prefills and waiting and key[held:].min() < key[:held].min())
         overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served, must=turn is not None)
+        chunk, limit, available = self._chunk(view, served)
         passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
         few = passes or len(prefills) < self.max_partial
         crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
@@ -154,10 +152,8 @@ class Sarathi(Policy):
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
         return not few or (view.decodes > 0 and left < self.headroom * view.total_blocks)
 
-    def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], *, must: bool
-    ) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time they may take) of this step; must: it carries some in any case."""
+    def _chunk(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[int, str, int | None]:
+        """(prompt tokens, what bound them, time they may take) of this step."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
@@ -177,8 +173,6 @@ class Sarathi(Policy):
             late = late_makers(view, alone_ns, sizes.times_ns)
         best = fastest(sizes, late)
         if best is None:
-            if not must and self._banks(view, alone_ns):
-                return 0, "banking", round(limit_ns)
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:
@@ -186,7 +180,3 @@ class Sarathi(Policy):
         elif best < len(sizes.tokens) - 1:
             limit = "slack" if late[-1] else "tile"
         return sizes.tokens[best], limit, round(limit_ns)
-
-    def _banks(self, view: StepView, alone_ns: int) -> bool:
-        """Whether a step of the decodes alone leaves them more slack than they had: prompts may then wait for it."""
-        return alone_ns < self.banking * view.min_decode_tbt_ns and not view.previous_empty
