@@ -137,7 +137,8 @@ class Adapter:
         return rows
 
     def _load_prompts(self) -> Prompts:
-        self._note_preempted(())
+        if self._lost_place:
+            self._note_preempted(())
         return self._table.prompts.take(self.view.prefills)
 
     def apply(self, plan: StepPlan) -> int:

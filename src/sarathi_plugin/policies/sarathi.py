@@ -118,7 +118,8 @@ class Sarathi(Policy):
             wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
             loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
             # A step has a price of its own: without it the shortest prompts would always come first.
-            key: FloatArray = -loss / (work_ns + max(1, view.model.predict_ns(view.decode_shape)))
+            work_ns += max(1, view.model.predict_ns(view.decode_shape))
+            key: FloatArray = np.negative(np.divide(loss, work_ns, out=loss), out=loss)
         elif self.order == "shortest":
             key = work_ns
         else:

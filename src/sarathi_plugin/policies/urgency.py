@@ -39,7 +39,10 @@ def loss_if_delayed(
         added = tolerance.added_loss(index, step).take(np.ceil(late).astype(np.int64), mode="clip")
         early = np.exp(np.minimum(late, 0) / 2 ** (step / 2))
         found[mine] = np.where(late > 0, added, early * tolerance.expected_loss(index, step)[1])
-    return np.maximum(found, 0) * prompts.importance + FLOOR
+    np.maximum(found, 0, out=found)
+    found *= prompts.importance
+    found += FLOOR
+    return found
 
 
 def by_class(slo_index: IntArray) -> list[tuple[int, IntArray | slice]]:

@@ -143,15 +143,14 @@ class OnlineModel:
         """``predict_ns`` of the decodes of a step with each of so many prompt tokens and query-key pairs, in one go."""
         c3, c4 = self._c[3:]
         decodes, base = shape.decode_tokens, self._line(StepShape(*shape[:3]))
-        height = self._stairs.height
-        return [
-            int(
-                (base + c3 * count / SCALE[3] + c4 * pair / SCALE[4])
-                * (1 + height(decodes + count))
-                * NS_PER_S
-            )
-            for count, pair in zip(tokens, pairs, strict=True)
-        ]
+        heights, most = self._stairs.heights, len(STAIR_OF)
+        found = []
+        for count, pair in zip(tokens, pairs, strict=True):
+            total = decodes + count
+            height = heights[STAIR_OF[total] if total < most else -1]
+            line = base + c3 * count / SCALE[3] + c4 * pair / SCALE[4]
+            found.append(int(line * (1 + height) * NS_PER_S))
+        return found
 
     def _line(self, shape: StepShape) -> float:
         c0, c1, c2, c3, c4 = self._c

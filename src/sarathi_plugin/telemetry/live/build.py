@@ -117,7 +117,7 @@ def engine_live(engine: EngineColumns | EngineAway, now_ns: int) -> doc.EngineLi
         state="live",
         message="",
         step=step_in_flight(head, now_ns),
-        last_step_ago_ms=(now_ns - done) / NS_PER_MS if done else None,
+        last_step_ago_ms=max(0, now_ns - done) / NS_PER_MS if done else None,
         running=int(scheduled["running"]) if begun else 0,
         waiting=int(scheduled["waiting"]) if begun else 0,
         kv_used=(1 - int(scheduled["free_blocks"]) / total if begun else 0.0) if total else None,
@@ -134,7 +134,8 @@ def step_in_flight(head: Any, now_ns: int) -> doc.StepInFlight | None:
     if not (step["decode_rows"] or step["prefill_tokens"]):
         return None
     return doc.StepInFlight(
-        running_ms=(now_ns - max(int(step["schedule_ns"]), int(head["done_ns"]))) / NS_PER_MS,
+        # A step may begin after the reader looked at the clock.
+        running_ms=max(0, now_ns - max(int(step["schedule_ns"]), int(head["done_ns"]))) / NS_PER_MS,
         predicted_ms=int(step["predicted_ns"]) / NS_PER_MS or None,
         decodes=int(step["decode_rows"]),
         prefill_tokens=int(step["prefill_tokens"]),

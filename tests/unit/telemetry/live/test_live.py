@@ -172,6 +172,14 @@ def test_a_stall_is_seen_while_it_lasts(scene: LiveScene, server: Server):
     assert [(c.start_ago_ms, c.end_ago_ms) for c in request(after, "p").chunks] == [(10_490, 40)]
 
 
+def test_a_step_that_began_after_the_look_has_run_for_no_time(scene: LiveScene, server: Server):
+    scene.arrive("p")
+    scene.schedule(110, 0, {"p": 64})
+    running = server.look(109).engines[0].step
+    assert running is not None
+    assert running.running_ms == 0
+
+
 def test_a_chunk_whose_step_ended_unobserved_is_not_shown_as_running(scene: LiveScene, server: Server):
     scene.arrive("p")
     scene.schedule(10, 0, {"p": 64})
