@@ -75,15 +75,15 @@ def engine_started(info):
 
 @hookimpl
 def observe_step(record):
-    if FILE.exists() and record.shape.decode_rows >= 3:
+    if FILE.exists() and record.shape.decode_rows >= STREAMS:
         FILE.unlink()
         time.sleep(SECONDS)
 '''
 
 
-def install_stall(target: Path, seconds: float) -> None:
-    """The plugin ``stall``: once the file of its setting is there and three streams run, the engine stands still."""
-    install_plugin(target, "stall", STALL.replace("SECONDS", str(seconds)))
+def install_stall(target: Path, seconds: float, *, streams: int = 3) -> None:
+    """The plugin ``stall``: once the file of its setting is there and so many streams run, the engine stands still."""
+    install_plugin(target, "stall", STALL.replace("SECONDS", str(seconds)).replace("STREAMS", str(streams)))
 
 
 SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")

@@ -21,7 +21,7 @@ from sarathi_plugin.telemetry.recording import Recording, read_recording
 from sarathi_plugin.workload.arrivals import poisson_arrivals
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
 from sarathi_plugin.workload.synthetic import random_prompt
-from tests.e2e.support import MODEL, Metrics, install_plugin, tiny_server
+from tests.e2e.support import MODEL, Metrics, install_stall, tiny_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,22 +33,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.server]
 
 REQUESTS, ABORTED, RATE = 200, 12, 5.0
 STALL_S = 10
-STALL = f'''
-"""Stops the engine once, when a file appears."""
-import pathlib, time
-from sarathi_plugin.hookspecs import hookimpl
-
-@hookimpl
-def engine_started(info):
-    global FILE
-    FILE = pathlib.Path(info.plugin_settings["stall"]["file"])
-
-@hookimpl
-def observe_step(record):
-    if FILE.exists() and record.shape.decode_rows >= 4:
-        FILE.unlink()
-        time.sleep({STALL_S})
-'''
 CLASSES = {name: spec.build(name) for name, spec in BUILTIN_CLASSES.items()}
 
 
@@ -58,7 +42,7 @@ def server(
 ) -> Iterator[RunningServer]:
     """A server that records, with a plugin that can stop its engine for ten seconds."""
     folder = tmp_path_factory.mktemp("serving")
-    install_plugin(folder / "site", "stall", STALL)
+    install_stall(folder / "site", STALL_S, streams=4)
     settings = folder / "sarathi.yaml"
     settings.write_text(
         f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"

@@ -2,7 +2,7 @@
 
 From Sarathi-Serve (arXiv 2403.02310): decodes always run, prompts fill the rest of a step in chunks. Which prompt goes
 first and how large the chunk is follow from one question: what does it cost, in requests that will not be fluid?
-See docs/policy.md.
+See docs/policies.md.
 """
 
 from __future__ import annotations

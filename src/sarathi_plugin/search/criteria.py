@@ -7,6 +7,7 @@ that failed counts as worse than any bound; the tools they come from leave it ou
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -119,9 +120,9 @@ class _Quantiles(Strict):
     """What the criteria made of conditions share."""
 
     @property
+    @abstractmethod
     def conditions(self) -> tuple[Condition, ...]:
         """All of them must hold."""
-        raise NotImplementedError
 
     def verdict(self, rate: float, timelines: Sequence[RequestTimeline]) -> Verdict:
         """The first condition that is broken is the reason."""
