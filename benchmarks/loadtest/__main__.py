@@ -1,6 +1,6 @@
 """Agreement of client and server, how exact the client's gaps are, and what one worker can take in.
 
-    PYTHONPATH=benchmarks python -m loadtest [agreement] [accuracy] [throughput] [--out benchmarks/results/loadtest.json]
+    PYTHONPATH=benchmarks python -m loadtest [agreement] [accuracy] [throughput] [--out FILE]
 
 About ten minutes, on a machine that does nothing else.
 """

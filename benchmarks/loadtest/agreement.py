@@ -66,7 +66,8 @@ def agreement(folder: Path, *, rate: float, seconds: float, scale: float, chat: 
     ttft_ms = 1000 * (ours["ttft_p50_s"] - theirs["ttft_p50_s"])
     return {
         "met": {
-            "fluidity-index within 0.02": abs(ours["fluidity_index"] - theirs["fluidity_index"]) < MOST_FLUIDITY,
+            "fluidity-index within 0.02": abs(ours["fluidity_index"] - theirs["fluidity_index"])
+            < MOST_FLUIDITY,
             "TTFT P50 within 5 % + 10 ms": abs(ttft_ms) < 50 * theirs["ttft_p50_s"] + MOST_TTFT_MS,
         },
         "verdict": run.summary["verdict"],

@@ -62,9 +62,7 @@ def sent_error_ms(url: str, interval_ms: int = INTERVAL_MS) -> float:
     return errors_ms([b - a for entry in log.values() for a, b in pairwise(entry["sent_ns"])], interval_ms)
 
 
-def ours(
-    folder: Path, streams: int, interval_ms: int = INTERVAL_MS, tokens: int = TOKENS
-) -> dict[str, Any]:
+def ours(folder: Path, streams: int, interval_ms: int = INTERVAL_MS, tokens: int = TOKENS) -> dict[str, Any]:
     """``sarathi loadtest`` with so many streams that begin within a second."""
     rows = [
         {
