@@ -1,10 +1,11 @@
 """The configuration search, timed, and its winner against eight configurations that a person would try.
 
-    make bench-search [ARGS="--trials 120"]        # on the simulator; with --live its winner is served and measured too
+    make bench-search [ARGS="--trials 120"]        # on the simulator
+    make bench-search ARGS="--record --live"       # on a profile of this machine, recorded first; the winner is served
 
-The tiny model's machine (``cpu-fast-model``), ShareGPT-like lengths times 0.25, D_d 50 ms, TTFT slack 300 ms; a run
-passes with 95 % fluid requests, as in the live bench. All nine capacities are searched with the same seeds, none of
-which the search has seen.
+The tiny model's machine (``cpu-fast-model``, or as recorded), ShareGPT-like lengths times 0.25, D_d 50 ms, TTFT slack
+300 ms; a run passes with 95 % fluid requests, as in the live bench. All nine capacities are searched with the same
+seeds, none of which the search has seen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +32,10 @@ from sarathi_plugin.search.study import run_all
 from sarathi_plugin.search.trial import predicted
 
 MACHINE = "cpu-fast-model"
+SEATS = [8, 16, 32, 64, 128]
+SERVE = ("--load-format", "dummy", "--dtype", "float32", "--enforce-eager")
+LENGTH = ("--max-model-len", "8192")
+ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}
 BUDGETS = [64, 128, 256, 384, 512, 768, 1024, 2048]
 FRESH_SEEDS = range(700, 703)
 
@@ -61,27 +67,39 @@ def wanted(options: argparse.Namespace) -> SearchFile:
                 "async_scheduling": False,
             },
             "space": {
-                "profile": [MACHINE],
+                "profile": [options.profile],
                 "scheduler": ["stock", "sarathi-static", "sarathi", "niyama", "fair-batching"],
                 "max_num_batched_tokens": BUDGETS,
-                "max_num_seqs": [8, 16, 32, 64, 128],
+                "max_num_seqs": SEATS,
                 "sarathi": {"slo": ["deadline", "gap"], "policy.look_ahead": [0.2, 0.5, 0.8]},
             },
             "trials": options.trials,
             "minutes": options.minutes,
             "serve": {
                 "model": str(tiny_model(cache_folder()).folder),
-                "args": ["--load-format", "dummy", "--dtype", "float32", "--enforce-eager"],
-                "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+                "args": list(SERVE),
+                "env": ENV,
             },
         }
     )
 
 
-def by_hand() -> list[dict[str, Any]]:
+def record(out: Path) -> str:
+    """A profile of the tiny model on this machine, now: ``sarathi profile record`` and ``fit``. Returns its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    grid, profile = out / "grid.jsonl.gz", out / "profile.json"
+    model = str(tiny_model(cache_folder()).folder)
+    sarathi = [sys.executable, "-m", "sarathi_plugin.cli", "profile"]
+    record = [*sarathi, "record", model, "--out", str(grid), "--streams", str(max(SEATS)), "--"]
+    subprocess.run([*record, *SERVE, *LENGTH], check=True, env={**os.environ, **ENV})
+    subprocess.run([*sarathi, "fit", str(grid), "--out", str(profile), "--name", "recorded"], check=True)
+    return str(profile)
+
+
+def by_hand(machine: str) -> list[dict[str, Any]]:
     """The eight as configurations of the same space."""
     base = {
-        "profile": MACHINE, "kv_cache_gb": None, "pipeline_parallel_size": 1, "long_prefill_token_threshold": 0,
+        "profile": machine, "kv_cache_gb": None, "pipeline_parallel_size": 1, "long_prefill_token_threshold": 0,
         "replicas": 1,
     }  # fmt: skip
     return [
@@ -100,7 +118,7 @@ def by_hand() -> list[dict[str, Any]]:
 
 def compare(winner: dict[str, Any], search: SearchFile, workers: int | None) -> list[dict[str, Any]]:
     """Capacities of the winner and the eight on fresh seeds."""
-    configs = [winner, *by_hand()]
+    configs = [winner, *by_hand(winner["profile"])]
     trials = [trial for config in configs for trial in predicted(config, search, FRESH_SEEDS)]
     found: dict[str, dict[int, float]] = {}
     for done, (trial, row) in enumerate(run_all(trials, workers=workers, ray_address=None), 1):
@@ -143,9 +161,11 @@ def main() -> None:
     parser.add_argument(
         "--live", action="store_true", help="serve the winner and measure it (machine otherwise idle)"
     )
+    parser.add_argument("--record", action="store_true", help="search on a profile recorded now, here")
     parser.add_argument("--out", type=Path, default=Path("out/bench-search"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
+    options.profile = record(options.out) if options.record else MACHINE
     search = wanted(options)
     command = search_command.Options(out=options.out, workers=options.workers, live=options.live)
     begin = time.monotonic()

@@ -74,6 +74,7 @@ def parse(more: Callable[[argparse.ArgumentParser], None] | None = None) -> argp
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--no-baselines", action="store_true", help="fixed budgets, niyama and ours only")
     parser.add_argument("--out", type=Path, default=Path("out/bench-policies"))
     if more is not None:
         more(parser)
@@ -98,13 +99,13 @@ def note_use(options: argparse.Namespace) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def arms_of(cell: Cell, which: str) -> list[Arm]:
-    """Everybody who competes in a cell of this set."""
+def arms_of(cell: Cell, which: str, *, baselines: bool) -> list[Arm]:
+    """Everybody who competes in a cell of this set. baselines: those besides niyama too."""
     if which == "quick":
         fixed = [arm for arm in FIXED if arm.budget in QUICK_BUDGETS or arm.name == default_arm(cell)]
         return [*fixed, NIYAMA, FLAGSHIP]
     priority = FIXED_PRIORITY if cell.traffic == "mixed-classes" else []
-    return [*FIXED, *priority, *BASELINES, NIYAMA, FLAGSHIP]
+    return [*FIXED, *priority, *(BASELINES if baselines else []), NIYAMA, FLAGSHIP]
 
 
 def work_off(
@@ -137,7 +138,7 @@ def coarse_pass(store: Store, cells: list[Cell], options: argparse.Namespace) ->
     jobs = [
         Job("coarse", cell, arm, 0, min(COARSE_REQUESTS, options.requests), round(first_guess(cell), 4))
         for cell in cells
-        for arm in arms_of(cell, options.set)
+        for arm in arms_of(cell, options.set, baselines=not options.no_baselines)
     ]
     found = work_off(store, jobs, "coarse pass", options)
     result: dict[Cell, dict[str, float]] = {cell: {} for cell in cells}
