@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
 	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
-	bench-headline bench-etalon bench-search bench-loadtest monitoring-check monitoring-live system-packages wheel clean
+	bench-headline bench-headline-live bench-etalon bench-search bench-loadtest monitoring-check monitoring-live system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -109,6 +109,9 @@ bench-live: setup  ## the policies on real servers (hours, machine otherwise idl
 
 bench-headline: setup  ## Sarathi-Serve's headline: capacity against its baselines, pipeline bubbles; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/headline.py $(ARGS)
+
+bench-headline-live: setup  ## the same on real servers of the tiny model (40 minutes, machine otherwise idle; can be resumed)
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/headline_live.py $(ARGS)
 
 bench-etalon: setup  ## Etalon's figures of every policy in one table
 	$(BIN)/python benchmarks/etalon_table.py $(ARGS)

@@ -8,8 +8,7 @@ traffic. Targets as in the paper: 5 times (strict) and 25 times (relaxed) a deco
 without a prompt beside it; budgets too: 512 tokens under the strict one, 2048 under the relaxed one. Then the share of
 time for which the stages of a pipeline of two stand still. Virtual time; searches are kept in ``out/bench-headline``.
 
-``--live FILE`` instead searches on real servers, one arm after another: FILE is a server file of ``sarathi capacity``,
-``--decode-ms`` its decode step, ``--scale`` multiplies the lengths.
+The same on real servers: ``headline_live.py``.
 """
 
 from __future__ import annotations
@@ -211,41 +210,6 @@ def summarise(
     return {"seeds": seeds, "requests": options.requests, "rows": rows, "pipeline": pipe}
 
 
-def live(options: argparse.Namespace) -> None:
-    """The same arms and criterion on real servers."""
-    from sarathi_plugin.search.capacity_command import Task, Wanted
-    from sarathi_plugin.search.criteria import Sarathi
-    from sarathi_plugin.search.live_capacity import started
-    from sarathi_plugin.search.promise import Promise
-    from sarathi_plugin.workload.spec import WorkloadSpec
-
-    results = []
-    for objective, (factor, budget) in OBJECTIVES.items():
-        for arm in ("sarathi-static", "prefill-first", "orca"):
-            wanted = Wanted(
-                where=str(options.live), workload="sharegpt-like", schedulers=arm, repeats=options.seeds,
-                requests=options.requests, resolution=0.05, start=options.start,
-            )  # fmt: skip
-            task = Task(
-                wanted=wanted,
-                workload=WorkloadSpec(
-                    kind="sharegpt-like", prompt_scale=options.scale, output_scale=options.scale
-                ),
-                criterion=Sarathi(tbt_s=factor * options.decode_ms / 1000),
-                promise=Promise(prefill_curve=options.curve),
-            )
-            more = ("--sarathi-token-budget", str(budget)) if arm == "sarathi-static" else ()
-            results += [{"objective": objective, **one} for one in started(task, say=note, more=more)]
-    (options.results / "headline-live.json").write_text(json.dumps(results, indent=1) + "\n")
-    for one in results:
-        print(one["objective"], one["label"], one["requests_per_s"], one["interval_95"], one["limits"])
-
-
-def note(text: str) -> None:
-    """Progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -255,22 +219,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("out/bench-headline"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--live", type=Path, help="a server file: search on real servers instead")
-    parser.add_argument(
-        "--decode-ms", type=float, default=15.0, help="live: the decode step the targets are multiples of"
-    )
-    parser.add_argument("--scale", type=float, default=0.25, help="live: of the lengths")
-    parser.add_argument("--start", type=float, default=2.0, help="live: requests per second to begin with")
-    parser.add_argument("--curve", default="cpu-fast-model", help="live: the prefill curve")
     return parser.parse_args()
 
 
 def main() -> None:
     """The command."""
     options = parse()
-    if options.live:
-        live(options)
-        return
     seeds = list(range(options.seeds))
     jobs = [
         ("capacity", Cell(profile, traffic, objective, arm, seed, options.requests))

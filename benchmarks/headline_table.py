@@ -87,3 +87,36 @@ def cell(arm: str, found: dict[str, Any]) -> str:
         spread = f", {ratio[1]:.2f} to {ratio[2]:.2f}" if ratio[1] is not None else ""
         text += f" (x{ratio[0]:.2f}{spread})"
     return f"{text}; {found['limit']}"
+
+
+def live_markdown(setting: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The table of real servers. rows: one an arm, with the capacity of every repeat."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    lines = [
+        "# Sarathi-Serve's headline on real servers",
+        "",
+        f"Tiny Llama on {setting['machine']}, a core for the engine and one for the client; requests per second by the "
+        f"paper's criterion, {setting['requests']} requests x {setting['seeds']} seeds, bisected to 8 %; "
+        f"`{OURS}` with budgets of {setting['budgets']['strict']} (strict) and {setting['budgets']['relaxed']} tokens.",
+        f"In brackets the capacity of `{OURS}` over it, paired by seed, with the 95 % interval.",
+        "",
+        "| traffic | P99 TBT at most | " + " | ".join(arms) + " |",
+        "| --- | --- |" + " --- |" * len(arms),
+    ]
+    groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["traffic"], row["objective"]), {})[row["arm"]] = row
+    for (traffic, objective), of_arm in groups.items():
+        ours = of_arm[OURS]["by_repeat"]
+        cells = []
+        for arm, row in of_arm.items():
+            rates = row["by_repeat"]
+            ratios = [a / b for a, b in zip(ours, rates, strict=True) if b > 0]
+            limit = row["limits"][0]["what"] if row["limits"] else "none met"
+            paired = with_interval(ratios) if len(ratios) == len(ours) else None
+            cells.append(
+                cell(arm, {"capacity": with_interval(rates), "limit": limit, "sarathi_over_it": paired})
+            )
+        target = f"{1000 * of_arm[OURS]['tbt_s']:.0f} ms ({objective})"
+        lines.append("| " + " | ".join([traffic, target, *cells]) + " |")
+    return "\n".join(lines) + "\n"
