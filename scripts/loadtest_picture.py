@@ -27,7 +27,7 @@ def main() -> None:
     """Serve, send, look."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/loadtest-tab.png"))
-    parser.add_argument("--rate", default="1")
+    parser.add_argument("--rate", default="3")
     parser.add_argument("--seconds", type=int, default=60)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
