@@ -9,7 +9,6 @@ TTFT slack 1 s. The curve is what 99 % of the requests reach at each D_d, the fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from publish import RESULTS, publish
 
 from sarathi_plugin.search.deployment import Deployment, Traffic
 from sarathi_plugin.search.figures import etalon_of, figures_of
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     jobs = [
         (policy, rate, seed, options.requests)
@@ -128,10 +129,7 @@ def main() -> None:
             for rate in options.rates
         },
     }
-    text = markdown(summary)
-    print(text)
-    (options.results / "etalon.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.results / "etalon.md").write_text(text)
+    publish("etalon", summary, markdown(summary), options.results)
 
 
 if __name__ == "__main__":

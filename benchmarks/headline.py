@@ -25,8 +25,7 @@ from typing import Any
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from headline_table import capacity_rows, markdown
-
-HERE = Path(__file__).parent
+from publish import RESULTS, publish
 
 PROFILES = ("a100-llama-3-8b-tp1", "a100-codellama-34b-tp2")
 TRAFFIC = {"sharegpt-like": 8192, "arxiv-like": 16_384}
@@ -218,7 +217,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("out/bench-headline"))
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
@@ -243,10 +242,7 @@ def main() -> None:
     found = work_off(jobs, options.out, options.workers)
     summary = summarise(found, options, seeds)
     summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
-    text = markdown(summary, ARMS)
-    print(text)
-    (options.results / "headline.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.results / "headline.md").write_text(text)
+    publish("headline", summary, markdown(summary, ARMS), options.results)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fidelity.live import CLIENT_CORE, ENGINE_ARGS, ENGINE_ENV
 from headline import OBJECTIVES
 from headline_table import OURS, live_markdown
+from publish import RESULTS
 
 from sarathi_plugin.demo.models import cache_folder, tiny_model
 from sarathi_plugin.load.machine import hardware
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--decode-ms", type=float, default=4.0)
     parser.add_argument("--traffic", nargs="+", choices=TRAFFIC, default=list(TRAFFIC))
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     setting = {
         "machine": hardware(), "seeds": options.seeds, "requests": options.requests, "decode_ms": options.decode_ms,

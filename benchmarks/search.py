@@ -22,6 +22,8 @@ from typing import Any
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from publish import RESULTS, publish
+
 from sarathi_plugin.demo.models import cache_folder, tiny_model
 from sarathi_plugin.load.machine import hardware
 from sarathi_plugin.search import search_command
@@ -163,7 +165,7 @@ def main() -> None:
     )
     parser.add_argument("--record", action="store_true", help="search on a profile recorded now, here")
     parser.add_argument("--out", type=Path, default=Path("out/bench-search"))
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.profile = record(options.out) if options.record else MACHINE
     search = wanted(options)
@@ -188,10 +190,7 @@ def main() -> None:
         "verification": report.get("verification"),
         "wall_s": round(time.monotonic() - begin, 1),
     }
-    text = markdown(summary)
-    print(text)
-    (options.results / "search.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.results / "search.md").write_text(text)
+    publish("search", summary, markdown(summary), options.results)
 
 
 if __name__ == "__main__":

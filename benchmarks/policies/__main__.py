@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).parents[1]
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from publish import RESULTS, publish
 
 from policies.arms import BASELINES, FIXED, FIXED_PRIORITY, FLAGSHIP, NIYAMA, Arm, default_arm
 from policies.cells import SETS, TEST_SEED, Cell
@@ -34,7 +35,6 @@ from sarathi_plugin.simulate.sweep import sweep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESULTS = HERE / "results"
 KEPT_FIXED, KEPT_BASELINES = 3, 1
 """How many fixed budgets and baselines go on to the fine pass, by their coarse capacity; in the quick set two and none.
 On go in any case ours, niyama, vLLM's default, and the fixed budget that does best over all cells."""
@@ -59,11 +59,7 @@ def main() -> None:
     summary = summarise(bench, cells, coarse, fine, overload, bounds)
     summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
     summary["code"] = code_digest()
-    text = markdown(summary)
-    print(text)
-    name = f"policies-{options.set}-{options.split}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
+    publish(f"policies-{options.set}-{options.split}", summary, markdown(summary))
 
 
 def parse(more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:

@@ -8,11 +8,12 @@ the full policy are the bench's own. A variant is a line in ``VARIANTS``.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from policies.__main__ import RESULTS, parse, work_off
+from publish import publish
+
+from policies.__main__ import parse, work_off
 from policies.arms import FLAGSHIP, OURS, Arm
 from policies.cells import SETS
 from policies.table import Seeds, geometric, mean_capacity, paired
@@ -62,11 +63,7 @@ def main() -> None:
         "code": code_digest(),
         **summarise(measure(Store(options.out), cells, arms, options), names),
     }
-    text = markdown(summary)
-    print(text)
-    name = f"ablation-{options.set}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
+    publish(f"ablation-{options.set}", summary, markdown(summary))
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:

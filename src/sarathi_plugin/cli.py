@@ -12,7 +12,7 @@ from sarathi_plugin.cli_evaluate import evaluate, report
 from sarathi_plugin.cli_load import loadtest
 from sarathi_plugin.cli_monitoring import dashboards, trace
 from sarathi_plugin.cli_profile import profile
-from sarathi_plugin.cli_search import quiet_vllm
+from sarathi_plugin.cli_search import RayAddress, Router, Workers, quiet_vllm
 from sarathi_plugin.guard import guard
 
 app = typer.Typer(
@@ -116,15 +116,13 @@ def simulate(
     requests: Annotated[int | None, typer.Option(min=1, help="How many requests.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and noise.")] = 0,
     replicas: Annotated[int, typer.Option(min=1, help="Engines alike behind a router.")] = 1,
-    router: Annotated[
-        str, typer.Option(help="round-robin, least-outstanding or kv-aware.")
-    ] = "least-outstanding",
+    router: Router = "least-outstanding",
     sweeps: Annotated[
         list[str] | None,
         typer.Option("--sweep", help="KEY=A,B,C: every value of an engine argument; may repeat."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster to use instead.")] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("sarathi-simulation"),
 ) -> None:
     """Run the real vLLM scheduler on virtual time: what would this traffic meet on that machine?"""

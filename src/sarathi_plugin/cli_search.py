@@ -10,6 +10,10 @@ import typer
 
 from sarathi_plugin.guard import guard
 
+Router = Annotated[str, typer.Option(help="round-robin, least-outstanding or kv-aware.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")]
+RayAddress = Annotated[str | None, typer.Option(help="A Ray cluster to use instead.")]
+
 
 def capacity(
     where: Annotated[
@@ -47,11 +51,9 @@ def capacity(
         str | None,
         typer.Option(help="How many replicas carry this rate? Or trace: the workload's own arrivals."),
     ] = None,
-    router: Annotated[
-        str, typer.Option(help="round-robin, least-outstanding or kv-aware.")
-    ] = "least-outstanding",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster to use instead.")] = None,
+    router: Router = "least-outstanding",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write everything as JSON to this file too.")] = None,
 ) -> None:
@@ -81,8 +83,8 @@ def search(
     rate: Annotated[
         float | None, typer.Option(help="Requests per second to carry; the file's when unset.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster to use instead.")] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Serve the winner on this machine and measure its capacity.")
     ] = False,

@@ -81,9 +81,25 @@ def observe_step(record):
 '''
 
 
-def install_stall(target: Path, seconds: float, *, streams: int = 3) -> None:
-    """The plugin ``stall``: once the file of its setting is there and so many streams run, the engine stands still."""
-    install_plugin(target, "stall", STALL.replace("SECONDS", str(seconds)).replace("STREAMS", str(streams)))
+@contextlib.contextmanager
+def stalling_server(
+    folder: Path,
+    policy: str,
+    seconds: float,
+    *args: str,
+    streams: int = 3,
+    env: dict[str, str] | None = None,
+) -> Iterator[RunningServer]:
+    """A server that stands still for so long once the file ``stall`` is in its folder and so many streams run."""
+    site, settings = folder / "site", folder / "sarathi.yaml"
+    install_plugin(site, "stall", STALL.replace("SECONDS", str(seconds)).replace("STREAMS", str(streams)))
+    settings.write_text(
+        f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
+        "classes: {strict: {tbt_ms: 2, ttft_slack_ms: 0}}  # faster than the engine: no stream can bank slack\n"
+    )
+    ours = ("--scheduler", policy, "--sarathi-config", str(settings))
+    with tiny_server(folder, *ours, *args, env={"PYTHONPATH": str(site), **(env or {})}) as server:
+        yield server
 
 
 SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from sarathi_plugin.cli import app
 from sarathi_plugin.engine.serve import allow_list
 from scripts.browser import chromium, look_like, text, wait_for
-from tests.e2e.support import MODEL, Metrics, install_stall, tiny_server
+from tests.e2e.support import MODEL, Metrics, stalling_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,21 +36,8 @@ STALL_S = 10
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the page, two API servers, a key, and a plugin that can stop its engine for ten seconds."""
     folder = tmp_path_factory.mktemp("page")
-    install_stall(folder / "site", STALL_S)
-    settings = folder / "sarathi.yaml"
-    settings.write_text(
-        f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
-        "classes: {strict: {tbt_ms: 2, ttft_slack_ms: 0}}  # faster than the engine: no stream can bank slack\n"
-    )
-    with tiny_server(
-        folder,
-        *("--scheduler", "prefill-first", "--sarathi-config", str(settings), "--api-server-count", "2"),
-        env={
-            "PYTHONPATH": str(folder / "site"),
-            "VLLM_PLUGINS": allow_list(os.environ.get("VLLM_PLUGINS")),
-            "VLLM_API_KEY": KEY,
-        },
-    ) as running:
+    env = {"VLLM_PLUGINS": allow_list(os.environ.get("VLLM_PLUGINS")), "VLLM_API_KEY": KEY}
+    with stalling_server(folder, "prefill-first", STALL_S, "--api-server-count", "2", env=env) as running:
         yield running
 
 

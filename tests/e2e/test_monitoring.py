@@ -18,7 +18,7 @@ from sarathi_plugin.monitoring import files, names, preview, questions
 from sarathi_plugin.monitoring.alerts import ALERTS
 from sarathi_plugin.workload.model import Workload
 from scripts.monitoring_live import Scraper, make_client, request, running_prometheus
-from tests.e2e.support import install_stall, tiny_server
+from tests.e2e.support import stalling_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,15 +69,8 @@ def put_under_load(scraper: Scraper, server: RunningServer, stall: Path) -> None
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """One server and one Prometheus for all tests here."""
     folder = tmp_path_factory.mktemp("monitoring")
-    install_stall(folder / "site", STALL_S)
-    settings = folder / "sarathi.yaml"
-    settings.write_text(
-        f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
-        "classes: {strict: {tbt_ms: 2, ttft_slack_ms: 0}}  # faster than the engine: no stream can bank slack\n"
-    )
-    arguments = ("--scheduler", "sarathi", "--sarathi-config", str(settings))
     with (
-        tiny_server(folder, *arguments, env={"PYTHONPATH": str(folder / "site")}) as server,
+        stalling_server(folder, "sarathi", STALL_S) as server,
         running_prometheus(folder) as scraper,
     ):
         start = time.time()

@@ -21,7 +21,7 @@ from sarathi_plugin.telemetry.recording import Recording, read_recording
 from sarathi_plugin.workload.arrivals import poisson_arrivals
 from sarathi_plugin.workload.model import ScheduledRequest, Workload
 from sarathi_plugin.workload.synthetic import random_prompt
-from tests.e2e.support import MODEL, Metrics, install_stall, tiny_server
+from tests.e2e.support import MODEL, Metrics, stalling_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,18 +42,8 @@ def server(
 ) -> Iterator[RunningServer]:
     """A server that records, with a plugin that can stop its engine for ten seconds."""
     folder = tmp_path_factory.mktemp("serving")
-    install_stall(folder / "site", STALL_S, streams=4)
-    settings = folder / "sarathi.yaml"
-    settings.write_text(
-        f"plugins: [stall]\nplugin_settings: {{stall: {{file: {folder}/stall}}}}\n"
-        "classes: {strict: {tbt_ms: 2, ttft_slack_ms: 0}}  # faster than the engine: no stream can bank slack\n"
-    )
-    with tiny_server(
-        folder,
-        *("--scheduler", "sarathi", "--sarathi-config", str(settings)),
-        *("--sarathi-record", str(folder / "record.jsonl.gz"), "--api-server-count", str(request.param)),
-        env={"PYTHONPATH": str(folder / "site")},
-    ) as running:
+    more = ("--sarathi-record", str(folder / "record.jsonl.gz"), "--api-server-count", str(request.param))
+    with stalling_server(folder, "sarathi", STALL_S, *more, streams=4) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sarathi_plugin import cli
 from sarathi_plugin.load.timelines import write_timelines
-from tests.unit.evaluate.experiments import settings, timeline, write
+from tests.unit.evaluate.experiments import experiment, settings, timeline, write
 
 WORKLOAD: dict[str, Any] = settings()["workloads"][0]
 STOCK, OURS = settings()["arms"]
@@ -93,6 +93,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"ablations": ["no-luck"]},
         "No ablation 'no-luck' of this subject; there are plugin-only, ",
     ),
+    "no list of arms": ({"arms": 3}, "arms: Input should be a valid list"),
+    "no list of workloads": ({"workloads": 3}, "workloads: Input should be a valid list"),
+    "flag that is ours": (
+        {"mode": "live", "arms": [STOCK | {"flags": ["--scheduler", "sarathi"]}, OURS]},
+        "Arm 'stock': leave --scheduler out of flags; it follows from scheduler, engine and sarathi.",
+    ),
+    "flag of an engine argument": (
+        {"mode": "live", "live": {"flags": ["--no-async_scheduling"]}},
+        "Arm 'stock': leave --async-scheduling out of flags; it follows from scheduler, engine and sarathi.",
+    ),
+    "speculation that no server knows": (
+        {"mode": "live", "engine": {"speculation": {"tokens": 2, "acceptance": 0.7}}},
+        "Arm 'stock': an acceptance rate cannot be served; name a method by the flag --speculative-config.",
+    ),
     "more than the budget": (
         {"mode": "live", "budget_minutes": 1},
         "This is expected to take 5 min, more than budget_minutes: 1;",
@@ -150,6 +164,8 @@ REPORTS = {
         "Give the folder of an experiment, or two runs with --compare A B.",
     ),
     "no experiment": (("folder",), "folder holds no experiment; give a folder that sarathi evaluate wrote."),
+    "no run yet": (("begun",), "begun holds no finished run yet; run sarathi evaluate first."),
+    "arms of another version": (("other",), "other/resolved.json is not of this version: 'arms'."),
     "no such run": (("--compare", "a", "good.jsonl.gz"), "Cannot read a: No such file or directory."),
     "folder without a run": (
         ("--compare", "folder", "good.jsonl.gz"),
@@ -182,7 +198,11 @@ REPORTS = {
 def test_bad_reports_are_one_sentence(
     run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ):
-    (tmp_path / "folder").mkdir()
+    for name in ("folder", "begun", "other"):
+        (tmp_path / name).mkdir()
+    for name in ("begun", "other"):
+        (tmp_path / name / "experiment.json").write_text(experiment().model_dump_json())
+    (tmp_path / "other" / "resolved.json").write_text("{}")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b""))
     write_timelines(tmp_path / "good.jsonl.gz", [timeline("r", 0, [100, 40])])

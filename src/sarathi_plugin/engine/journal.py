@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from typing import TYPE_CHECKING, Any
 
+from sarathi_plugin.telemetry import broken
 from sarathi_plugin.telemetry.journal import Arrived, Event, Hashed, Left, Scheduled, Updated
 
 if TYPE_CHECKING:
@@ -14,24 +13,8 @@ if TYPE_CHECKING:
 HASH_BYTES = 12
 """Of each block hash: enough to tell blocks apart, short enough to write down."""
 
-
-logger = logging.getLogger(__name__)
-
-
-def guarded(method: Callable[..., None]) -> Callable[..., None]:
-    """Switch the journal off, with one log line, when writing it fails: a gap in it would make it worthless."""
-
-    @functools.wraps(method)
-    def guard(journal: Journal, *args: Any) -> None:
-        if journal.broken:
-            return
-        try:
-            method(journal, *args)
-        except Exception:
-            journal.broken = True
-            logger.exception("The journal failed; the engine goes on, this recording cannot be replayed.")
-
-    return guard
+guarded = broken.guarded("The journal failed; the engine goes on, this recording cannot be replayed.")
+"""A gap in a journal would make it worthless."""
 
 
 class Journal:

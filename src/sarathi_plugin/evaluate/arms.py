@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from sarathi_plugin import plugins
 from sarathi_plugin.config import CURVES, ConfigError, explain, load_curve
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.search.serve_line import ENGINE_FLAGS, SWITCHES
 from sarathi_plugin.simulate.spec import STOCK, EngineSpec
 from sarathi_plugin.steptime.profile import read_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sarathi_plugin.deadlines import PrefillCurve
     from sarathi_plugin.evaluate.spec import ArmSpec, Experiment
@@ -22,19 +23,11 @@ if TYPE_CHECKING:
 PLUGIN_ONLY, STATIC, UNORDERED, UNRELEGATED = "plugin-only", "static-budget", "no-ordering", "no-relegation"
 BUDGET = 512
 
-LIVE_FLAGS = {
-    "max_num_batched_tokens": "--max-num-batched-tokens",
-    "max_num_seqs": "--max-num-seqs",
-    "max_model_len": "--max-model-len",
-    "block_size": "--block-size",
-    "pipeline_parallel_size": "--pipeline-parallel-size",
-    "gpu_memory_utilization": "--gpu-memory-utilization",
-    "num_gpu_blocks_override": "--num-gpu-blocks-override",
-    "scheduling_policy": "--scheduling-policy",
-    "long_prefill_token_threshold": "--long-prefill-token-threshold",
-}
-SWITCHES = {"enable_prefix_caching": "enable-prefix-caching", "async_scheduling": "async-scheduling"}
-"""Engine arguments as flags of ``vllm serve``; others (KV memory, speculation) are set by flags of one's own."""
+TAKEN = {
+    "--host", "--port", "--uds", "--served-model-name", "--scheduler", "--scheduler-cls", *ENGINE_FLAGS.values(),
+    *(flag.replace("--no-", "--") for flag in SWITCHES.values()),
+}  # fmt: skip
+"""Flags of ``vllm serve`` that a server is given here: another value would be what runs, and not what is reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,13 +184,29 @@ def resolve(wanted: Experiment, tuned: Mapping[str, tuple[dict[str, Any], int]])
     return [*arms.values(), *more]
 
 
+def servable(arms: Sequence[Arm], flags: Sequence[str]) -> None:
+    """Raise ConfigError for an arm whose server would be another one than is written. flags: those of all servers."""
+    for arm in arms:
+        words = (word.partition("=")[0].replace("_", "-") for word in (*flags, *arm.flags))
+        given = {word.replace("--no-", "--", 1) for word in words}
+        if taken := sorted(flag for flag in given if flag in TAKEN or flag.startswith("--sarathi-")):
+            raise ConfigError(
+                f"Arm {arm.name!r}: leave {taken[0]} out of flags; it follows from scheduler, engine and sarathi."
+            )
+        if arm.engine.speculation and "--speculative-config" not in given:
+            raise ConfigError(
+                f"Arm {arm.name!r}: an acceptance rate cannot be served; name a method by the flag "
+                "--speculative-config."
+            )
+
+
 def serve_flags(engine: EngineSpec) -> list[str]:
-    """The engine arguments that were set as flags of ``vllm serve``."""
+    """The engine arguments that were set as flags of ``vllm serve``; speculation has none (see ``servable``)."""
     found = []
     for name in sorted(engine.model_fields_set):
         value = getattr(engine, name)
-        if name in LIVE_FLAGS and value is not None:
-            found += [LIVE_FLAGS[name], str(value)]
+        if name in ENGINE_FLAGS and value is not None:
+            found += [ENGINE_FLAGS[name], str(value)]
         elif name in SWITCHES:
-            found.append(f"--{'' if value else 'no-'}{SWITCHES[name]}")
+            found.append(SWITCHES[name] if not value else SWITCHES[name].replace("--no-", "--"))
     return found

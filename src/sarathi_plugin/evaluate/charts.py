@@ -27,6 +27,9 @@ LATE = "#d64545"
 POINTS = 200
 """Points of a curve: more than a page shows."""
 
+APART = 0.008
+"""Points of two arms at one load stand so far apart, as a share of the axis: their intervals would hide each other."""
+
 SHORTEST = 1.0
 """What a logarithmic axis shows of anything shorter, ms: several tokens of one step have no time between them."""
 
@@ -100,11 +103,15 @@ def curves(
     """Share of fluid requests over the load, one panel a workload, with intervals."""
     figure, axes = _figure(len(workloads), 3.8)
     for axis, (workload, found) in zip(axes[0], workloads.items(), strict=True):
+        loads = sorted({load for points in found.values() for load, _ in points})
+        apart = APART * (loads[-1] - loads[0] or loads[-1]) if loads else 0.0
+        axis.set_xticks(loads, [f"{load:g}" for load in loads])
         for number, arm in enumerate(arms):
             points = found.get(arm, ())
             if not points:
                 continue
-            x = [load for load, _ in points]
+            aside = apart * (number - (len(arms) - 1) / 2)
+            x = [load + aside for load, _ in points]
             y = [100 * e.value for _, e in points]
             low = [min(100 * (e.value - e.low), 100 * e.value) for _, e in points]
             high = [min(100 * (e.high - e.value), 100 - 100 * e.value) for _, e in points]

@@ -61,6 +61,8 @@ def checked(wanted: Experiment) -> list[Arm]:
         if spec.tune:
             knobs.knobs_of(spec)
     found = arming.resolve(wanted, {})
+    if wanted.mode == "live":
+        arming.servable(found, wanted.live.flags)
     length = min(arm.engine.model_length(read_profile(arm.profile)) for arm in found)
     for case in wanted.workloads:
         trace = trace_of(case, case.loads[0], wanted.seeds[0]).checked(length)

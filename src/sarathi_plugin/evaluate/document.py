@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from markupsafe import Markup
+
+NAME = 24
+"""Characters of what is taken for a name."""
+
 Mark = Literal["", "pass", "fail", "none"]
 
 
@@ -59,7 +64,8 @@ class Report:
 
         template = files("sarathi_plugin.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(template).render(report=self, kind=_kind)
+        environment.filters["together"] = _together
+        return environment.from_string(template).render(report=self, kind=_kind, cell=_cell)
 
     def markdown(self, pictures: str) -> str:
         """The same as Markdown; charts are files in the folder ``pictures``."""
@@ -87,6 +93,22 @@ class Report:
 
 def _kind(block: Block) -> str:
     return "text" if isinstance(block, str) else type(block).__name__.lower()
+
+
+def _together(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=(?:ms|s|%|points)(?:\W|$))", "\N{NO-BREAK SPACE}", text)
+
+
+def _cell(text: str) -> Markup:
+    """A cell of a table: names are not broken, and the interval of a figure stands below it in small print."""
+    from markupsafe import Markup
+
+    whole = _together(text)
+    if found := re.fullmatch(r"([^()]{1,40}) (\([^()]+\))", whole):
+        return Markup("<td>{}<small>{}</small></td>").format(*found.groups())
+    kind = "name" if len(text) <= NAME and " " not in text else "text" if len(text) > 2 * NAME else ""
+    return Markup('<td class="{}">{}</td>').format(kind, whole)
 
 
 def _lines(block: Block, pictures: str) -> list[str]:

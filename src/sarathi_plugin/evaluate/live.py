@@ -20,7 +20,7 @@ from sarathi_plugin.evaluate.validity import check
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.curve import served_model
 from sarathi_plugin.load.dispatch import RunResult, run_open_loop
-from sarathi_plugin.load.server import ServerSpec, serve
+from sarathi_plugin.load.server import ServerError, ServerSpec, answers, serve, tail
 from sarathi_plugin.telemetry.recording import Recording, read_recording
 from sarathi_plugin.workload.synthetic import workload_of
 
@@ -44,11 +44,12 @@ SERVED = "evaluated"
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A server that answers. recording: what it writes about itself, None when it does not."""
+    """A server that answers. recording: what it writes about itself, log: what it says; None when it does not."""
 
     url: str
     model: str
     recording: Path | None = None
+    log: Path | None = None
 
 
 @dataclass(slots=True)
@@ -73,13 +74,16 @@ class LiveRunner:
                 self.say(f"starting {arm.name}")
                 recording = self._recording(arm)
                 server = stack.enter_context(serve(self._spec(arm, recording)))
-                self.servers[arm.name] = Reached(server.url, server.name, recording)
+                self.servers[arm.name] = Reached(server.url, server.name, recording, server.log)
             for arm in arms:
                 self._warm_up(self.servers[arm.name])
             yield
 
     def run(self, unit: Unit) -> list[str]:
-        """Load one server, store what came of it; returns why it is invalid, if it is."""
+        """Load one server, store what came of it; returns why it is invalid, if it is.
+
+        Raises ServerError, and stores nothing, when the server is gone after it: nobody could run it again.
+        """
         server, case = self.servers[unit.arm], self.wanted.workload(unit.workload)
         trace = trace_of(case, unit.load, unit.seed)
         workload = workload_of(trace, unit.seed)
@@ -95,6 +99,8 @@ class LiveRunner:
             {r.request_id: (r.prompt_tokens, r.output_tokens) for r in trace.requests},
             client_cpu=used,
         )
+        if validity.errors and not answers(server.url):
+            raise ServerError(f"The server of {unit.arm} is gone.{tail(server.log) if server.log else ''}")
         seen = _window(server.recording, result)
         facts: dict[str, Any] = {
             "warm_up": case.warm_up,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -47,8 +47,8 @@ def build(out: Path) -> Report:
     except ValidationError as error:
         raise ConfigError(explain(error, str(out / EXPERIMENT))) from error
     store = Store(out)
-    arms = {arm["name"]: arm for arm in read_json(out / RESOLVED)["arms"]}
-    units = plan.units_of(wanted, list(arms))
+    arms = _arms(out / RESOLVED)
+    units = plan.units_of(wanted, list(arms)) if arms else []
     runs = store.runs(units)
     if not runs:
         raise ConfigError(f"{out} holds no finished run yet; run sarathi evaluate first.")
@@ -87,6 +87,14 @@ def build(out: Path) -> Report:
             sections.setting(data, environments),
         ],
     )
+
+
+def _arms(path: Path) -> dict[str, Any]:
+    """Arms by name as they were resolved; none before that. Raises ConfigError."""
+    try:
+        return {arm["name"]: arm for arm in read_json(path)["arms"]} if path.is_file() else {}
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not of this version: {error}.") from error
 
 
 def where(wanted: Experiment) -> str:

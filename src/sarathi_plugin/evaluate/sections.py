@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from sarathi_plugin.evaluate.document import Section, Table
 from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS
@@ -25,6 +28,9 @@ TABLE = (
     "fluid_share", "fluidity_index", "ttft_p50", "ttft_p90", "ttft_p99", "tbt_p50", "tbt_p90", "tbt_p99", "delay_p50",
     "delay_p99", "longest_freeze", "tokens_per_s",
 )  # fmt: skip
+
+SHARED = ("classes", "default_class", "prefill_curve")
+"""Settings of the plugin that are those of all arms: the deadlines."""
 
 
 @dataclass(slots=True)
@@ -204,22 +210,26 @@ def setting(data: Data, environments: Mapping[str, Mapping[str, Any]]) -> Sectio
         where = f"{env['hardware']}; {env['system']}; Python {env['python']}"
         rows.append(["environment", f"{where}; {packages}; {state}"])
     arms = [
-        [name, str(arm["role"]), _engine(arm), str(_own(arm) or "-"), " ".join(arm["flags"]) or "-"]
+        [
+            name,
+            str(arm["role"]),
+            _settings(arm["engine"], "sarathi"),
+            _settings(arm["engine"].get("sarathi", {}), *SHARED) or "-",
+            " ".join(arm["flags"]) or "-",
+        ]
         for name, arm in data.arms.items()
     ]
     head = ["arm", "role", "engine", "settings of ours", "flags"]
-    return Section("Setting", [Table(["what", ""], rows), Table(head, arms)])
+    return Section("Setting", [Table(["", ""], rows), Table(head, arms)])
 
 
 def _short(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _engine(arm: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in arm["engine"].items() if key != "sarathi")
-
-
-def _own(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the plugin beyond the deadlines that all arms share."""
-    shared = ("classes", "default_class", "prefill_curve")
-    return {k: v for k, v in arm["engine"].get("sarathi", {}).items() if k not in shared}
+def _settings(found: Mapping[str, Any], *but: str) -> str:
+    """In one line, as YAML has them; without those of some names."""
+    return yaml.safe_dump(
+        {key: value for key, value in found.items() if key not in but},
+        default_flow_style=True, sort_keys=False, width=math.inf,
+    ).strip()[1:-1]  # fmt: skip

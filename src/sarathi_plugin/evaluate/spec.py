@@ -204,13 +204,12 @@ class Experiment(Strict):
 def load_experiment(path: Path, **changes: Any) -> Experiment:
     """An experiment from YAML, with ``changes`` on top; files it names are relative to it. Raises ConfigError."""
     data = load_yaml(str(path)) | changes
-    for case in data.get("workloads") or ():
-        if isinstance(case, dict) and isinstance(case.get("source"), str):
-            case["source"] = _beside(path, case["source"])
-    for holder in (data, *(arm for arm in data.get("arms") or () if isinstance(arm, dict))):
-        for key in ("profile", "prefill_curve"):
-            if isinstance(holder.get(key), str):
-                holder[key] = _beside(path, holder[key])
+    for key in ("workloads", "arms"):
+        listed = data.get(key)
+        for holder in (data, *(listed if isinstance(listed, list) else ())):
+            for name in ("source", "profile", "prefill_curve"):
+                if isinstance(holder, dict) and isinstance(holder.get(name), str):
+                    holder[name] = _beside(path, holder[name])
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:

@@ -146,14 +146,16 @@ class Store:
         plain = json.loads(json.dumps(experiment))
         if path.is_file():
             other = read_json(path)
-            if other != plain:
+            kept = [*(self.out / RUNS).glob("[!.]*"), *(self.out / TUNING).glob("[!.]*")]
+            if other == plain:
+                return
+            if kept:
                 differs = sorted(
                     key for key in plain.keys() | other.keys() if plain.get(key) != other.get(key)
                 )
                 raise ConfigError(
                     f"{self.out} holds another experiment (different: {', '.join(differs)}); choose another --out."
                 )
-            return
         with writing(path):
             write_json(path, plain)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.lifeline import lifeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """No model downloads and no usage reports: what is measured does not wait for a network."""
 
 LOG_LINES = 15
-TERM_WAIT_S = 10.0
+TERM_WAIT_S = 10
 KILL_WAIT_S = 5.0
 
 
@@ -91,26 +92,29 @@ def serve(
 ) -> Iterator[RunningServer]:
     """Run a server for the length of a ``with`` block; leaves no process behind, also when the block raises.
 
-    argv: makes the command line. Raises ServerError when it exits or is not healthy in time.
+    Nor when this process is killed in it. argv: makes the command line. Raises ServerError when the server exits or is
+    not healthy in time.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     began = clock()
-    with spec.log.open("wb") as log:
-        # A session of its own: its group holds all that it starts, and Ctrl-C reaches only us, who then stop it.
-        process = subprocess.Popen(
-            argv(spec, port),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **QUIET, **spec.env},
-            start_new_session=True,
-        )
-    try:
-        _wait_healthy(process, url, spec, clock, sleep)
-        yield RunningServer(url, spec.name, process.pid, spec.log, clock() - began)
-    finally:
-        stop_group(process, clock=clock, sleep=sleep)
+    with lifeline(TERM_WAIT_S) as hold:
+        with spec.log.open("wb") as log:
+            # A session of its own: its group holds all that it starts, and Ctrl-C reaches only us, who then stop it.
+            process = subprocess.Popen(
+                argv(spec, port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **QUIET, **spec.env},
+                start_new_session=True,
+            )
+        try:
+            hold(process.pid)
+            _wait_healthy(process, url, spec, clock, sleep)
+            yield RunningServer(url, spec.name, process.pid, spec.log, clock() - began)
+        finally:
+            stop_group(process, clock=clock, sleep=sleep)
 
 
 def _wait_healthy(
@@ -135,6 +139,17 @@ def _wait_healthy(
             if clock() > deadline:
                 raise ServerError(f"The server was not ready in {spec.start_timeout_s:g} s.{tail(spec.log)}")
             sleep(0.25)
+
+
+def answers(url: str) -> bool:
+    """Whether anything answers there."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            session.get(f"{url}/health", timeout=10)
+        except requests.exceptions.RequestException:
+            return False
+    return True
 
 
 def tail(log: Path, lines: int = LOG_LINES) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def read_timelines(path: Path) -> list[RequestTimeline]:
                 timelines.append(_timeline(json.loads(line)))  # noqa: PERF401  (its length names a bad line)
     except gzip.BadGzipFile as error:
         raise ConfigError(f"{path} is not a gzip file of timelines.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, zlib.error) as error:
         raise ConfigError(
             f"{path}: line {len(timelines) + 1} is not a request timeline ({error})."
         ) from error

@@ -15,6 +15,7 @@ from sarathi_plugin.evaluate.arms import resolve
 from sarathi_plugin.evaluate.live import LiveRunner, Reached
 from sarathi_plugin.evaluate.plan import Unit, units_of
 from sarathi_plugin.evaluate.store import Store
+from sarathi_plugin.load.server import ServerError
 from tests.unit.evaluate.experiments import experiment, settings
 from tests.unit.load.conftest import stand_in  # noqa: F401  (a fixture)
 
@@ -89,6 +90,16 @@ def test_errors_are_refused(runner):
         handler.send_error(500, "no")
 
     assert "23 of 23 requests failed (http 500)" in runner(script).run(UNIT)
+
+
+def test_a_server_that_is_gone_ends_it_and_its_run_is_not_kept(runner, tmp_path: Path):
+    one = runner()
+    log = tmp_path / "server.log"
+    log.write_text("out of memory\n")
+    one.servers["ours"] = Reached("http://127.0.0.1:9", "m", log=log)
+    with pytest.raises(ServerError, match=r"(?s)The server of ours is gone\..*out of memory"):
+        one.run(UNIT)
+    assert one.store.runs([UNIT]) == []
 
 
 def test_cores_that_are_not_there(tmp_path: Path):

@@ -59,8 +59,10 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path):
 
 
 def test_a_folder_holds_one_experiment(tmp_path: Path):
+    with Store(tmp_path).opened({"name": "misspelt", "seeds": [1]}):
+        pass  # nothing was run: the corrected file goes on here
     with Store(tmp_path).opened({"name": "x", "seeds": [1]}):
-        pass
+        (tmp_path / RUNS / "a-run").mkdir()
     with Store(tmp_path).opened({"name": "x", "seeds": [1]}):
         pass
     with pytest.raises(

@@ -70,7 +70,7 @@ def test_stops_on_exceptions_too(tmp_path):
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "TERM_WAIT_S", 0.5)
+    monkeypatch.setattr(server, "TERM_WAIT_S", 1)
     with serve(spec(tmp_path), argv=python("stubborn")) as running:
         child = child_pid(running.log)
         while "child" not in running.log.read_text():
@@ -98,6 +98,38 @@ def test_a_second_interrupt_kills_at_once(tmp_path):
             break
         time.sleep(0.01)
     assert not alive(child)
+
+
+# The parent of a server: says where its log is by serving, then waits to be killed.
+PARENT = """
+import pathlib, sys, time
+from sarathi_plugin.load import server
+server.TERM_WAIT_S = 1
+spec = server.ServerSpec(sys.argv[1], "m", pathlib.Path(sys.argv[2]))
+argv = lambda spec, port: [sys.executable, "-c", spec.model, str(port), *sys.argv[3:]]
+with server.serve(spec, argv=argv) as running:
+    print(running.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("stubborn", [(), ("stubborn",)])
+def test_a_parent_that_is_killed_leaves_no_server(tmp_path, sig, stubborn):
+    log = tmp_path / "server.log"
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, SERVER, str(log), *stubborn], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        leader = int(parent.stdout.readline())
+        while "child" not in log.read_text():
+            time.sleep(0.01)
+        parent.send_signal(sig)
+    assert parent.returncode == -sig
+    pids = (leader, child_pid(log))
+    gone_by = time.monotonic() + 60
+    while any(map(alive, pids)) and time.monotonic() < gone_by:
+        time.sleep(0.05)
+    assert not any(map(alive, pids))
 
 
 def test_a_server_that_exits_shows_its_last_words(tmp_path):

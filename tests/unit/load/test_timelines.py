@@ -39,3 +39,10 @@ def test_other_files(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-20])
     with pytest.raises(ConfigError, match="Cannot read"):
         read_timelines(cut)
+    damaged = tmp_path / "damaged"
+    write_timelines(damaged, [GOOD])
+    data = bytearray(damaged.read_bytes())
+    data[10] |= 0b110  # no such kind of block
+    damaged.write_bytes(data)
+    with pytest.raises(ConfigError, match="line 1 is not a request timeline"):
+        read_timelines(damaged)

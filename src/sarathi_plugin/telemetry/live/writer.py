@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.hookspecs import hookimpl
+from sarathi_plugin.telemetry import broken
 from sarathi_plugin.telemetry.live import layout
 from sarathi_plugin.telemetry.snapshot import ROWS
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.telemetry.emission import TokenBatch
     from sarathi_plugin.telemetry.table import Outcome
 
-logger = logging.getLogger(__name__)
+guarded = broken.guarded("Data for the live page is off; the engine goes on.")
 
 
 class ScheduledStep(Protocol):
@@ -39,22 +38,6 @@ class ScheduledStep(Protocol):
     running: int
     waiting: int
     free_blocks: int
-
-
-def guarded(method: Callable[..., None]) -> Callable[..., None]:
-    """Switch the live page's data off, with one log line, when writing it fails."""
-
-    @functools.wraps(method)
-    def guard(writer: LiveWriter, *args: Any) -> None:
-        if writer.broken:
-            return
-        try:
-            method(writer, *args)
-        except Exception:
-            writer.broken = True
-            logger.exception("Data for the live page is off; the engine goes on.")
-
-    return guard
 
 
 class LiveWriter:
