@@ -25,8 +25,9 @@ def loadtest(
         ),
     ] = None,
     think: Annotated[
-        float, typer.Option(min=0, help="Mean seconds a person thinks between answer and next turn.")
-    ] = 5.0,
+        float | None,
+        typer.Option(min=0, help="Mean seconds a person thinks between answer and next turn; 5 when unset."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the schedule; the workload's, or 0.")
     ] = None,
@@ -67,11 +68,14 @@ def loadtest(
     """
 
     def run() -> None:
+        from sarathi_plugin.config import ConfigError
         from sarathi_plugin.loadtest import command
         from sarathi_plugin.loadtest.plan import Amount, duration_s
         from sarathi_plugin.loadtest.setup import Wanted
 
-        amount = Amount(rate, duration_s(duration), requests, users, think)
+        if think is not None and users is None:
+            raise ConfigError("--think is for the people of --users.")
+        amount = Amount(rate, duration_s(duration), requests, users, *([] if think is None else [think]))
         wanted = Wanted(
             url, workload, amount, seed, scale, model, settings, curve, tbt_ms, ttft_slack_ms, slo_class, chat,
             silence, timeout,

@@ -24,15 +24,18 @@ from sarathi_plugin.workload.synthetic import random_prompt
 from tests.e2e.support import MODEL, Metrics, stalling_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from sarathi_plugin.load.dispatch import RunResult
     from sarathi_plugin.load.server import RunningServer
+    from sarathi_plugin.records import RequestTimeline
 
 pytestmark = [pytest.mark.vllm, pytest.mark.server]
 
 REQUESTS, ABORTED, RATE = 200, 12, 5.0
 STALL_S = 10
+RECORD = "record.jsonl.gz"
 CLASSES = {name: spec.build(name) for name, spec in BUILTIN_CLASSES.items()}
 
 
@@ -42,9 +45,13 @@ def server(
 ) -> Iterator[RunningServer]:
     """A server that records, with a plugin that can stop its engine for ten seconds."""
     folder = tmp_path_factory.mktemp("serving")
-    more = ("--sarathi-record", str(folder / "record.jsonl.gz"), "--api-server-count", str(request.param))
+    more = ("--sarathi-record", str(folder / RECORD), "--api-server-count", str(request.param))
     with stalling_server(folder, "sarathi", STALL_S, *more, streams=4) as running:
         yield running
+
+
+def record_of(server: RunningServer) -> Path:
+    return server.log.parent / RECORD
 
 
 def make_client(server: RunningServer) -> StreamingClient:
@@ -104,7 +111,7 @@ def run(server: RunningServer) -> tuple[RunResult, Metrics, Recording]:
         timer.join()
     metrics = wait_until_quiet(server, REQUESTS + ABORTED)
     time.sleep(1.5)  # the recorder flushes twice a second
-    return result, metrics, read_recording(server.log.parent / "record.jsonl.gz")
+    return result, metrics, read_recording(record_of(server))
 
 
 def test_every_request_was_answered(run: tuple[RunResult, Metrics, Recording]) -> None:
@@ -161,18 +168,44 @@ def test_the_client_counts_the_same_tokens(run: tuple[RunResult, Metrics, Record
     assert sum(len(t.token_ns) for t in result.timelines) == sum(len(t.token_ns) for t in finished)
 
 
-def test_the_client_sees_the_same_fluidity(run: tuple[RunResult, Metrics, Recording]) -> None:
+def test_the_client_is_never_ahead_of_the_engine(run: tuple[RunResult, Metrics, Recording]) -> None:
+    """Both read one clock: a request is sent before it arrives, and a token is computed before it is received."""
     result, _, recording = run
-    lag_ms = result.dispatch_lag_p99_ns / 1e6
-    if lag_ms > 10:  # a fifth of the tightest D_d: then the client measured itself
-        pytest.skip(f"the machine is busy: the client itself sent {lag_ms:.0f} ms late")
-    finished = [t for t in recording.timelines if t.status == "finished"]
+    served = {t.request_id.split("-")[2]: t for t in recording.timelines if t.status == "finished"}
+    assert len(served) == REQUESTS
+    for timeline in result.timelines:
+        engine = served[timeline.request_id]
+        assert timeline.sent_ns is not None
+        assert timeline.arrival_ns <= timeline.sent_ns <= engine.arrival_ns
+        assert all(made <= got for made, got in zip(engine.token_ns, timeline.token_ns, strict=True))
 
-    def fluidity(timelines: object) -> float:
-        met = sum(t.met for t in timelines)  # type: ignore[attr-defined]
-        return met / (met + sum(t.missed for t in timelines))  # type: ignore[attr-defined]
 
-    assert fluidity(result.timelines) == pytest.approx(fluidity(finished), abs=0.02)
+def test_the_client_sees_the_same_fluidity(
+    server: RunningServer, run: tuple[RunResult, Metrics, Recording]
+) -> None:
+    """Within 0.02, in one of three attempts: what else the machine does can only add to the difference."""
+    result, _, recording = run
+    seen = [(fluidity(result.timelines), fluidity(finished_since(recording, 0)))]
+    while len(seen) < 3 and abs(seen[-1][0] - seen[-1][1]) > 0.02:
+        begin_ns = time.monotonic_ns()
+        result = run_open_loop(make_workload(np.random.default_rng(len(seen))), make_client(server).send)
+        deadline = time.monotonic() + 60
+        while len(served := finished_since(read_recording(record_of(server)), begin_ns)) < REQUESTS:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        seen.append((fluidity(result.timelines), fluidity(served)))
+    ours, theirs = seen[-1]
+    assert ours == pytest.approx(theirs, abs=0.02), seen
+
+
+def fluidity(timelines: Iterable[RequestTimeline]) -> float:
+    """Deadlines met / all of them."""
+    met, missed = map(sum, zip(*((t.met, t.missed) for t in timelines), strict=True))
+    return met / (met + missed)
+
+
+def finished_since(recording: Recording, begin_ns: int) -> list[RequestTimeline]:
+    return [t for t in recording.timelines if t.status == "finished" and t.arrival_ns >= begin_ns]
 
 
 def test_nothing_of_ours_stays_overdue(server: RunningServer, run: object) -> None:

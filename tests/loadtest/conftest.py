@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import requests
 
 from sarathi_plugin.telemetry.parquet import read_timelines
 
+LOCUSTFILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
 SARATHI = (sys.executable, "-m", "sarathi_plugin.cli")
 
 
@@ -108,3 +110,30 @@ def workload_file(tmp_path):
     path = tmp_path / "short.yaml"
     path.write_text("kind: sharegpt-like\nprompt_scale: 0.02\noutput_scale: 0.03\n")
     return str(path)
+
+
+@pytest.fixture
+def locust(tmp_path):
+    """Start ``locust -f loadtests/locustfile.py``. first: code that the process runs before Locust."""
+    running = []
+
+    def start(*args: str, first: str = "", locustfile: Path = LOCUSTFILE, **env: str) -> subprocess.Popen:
+        code = f"import sys, time\n{first}\nfrom locust.main import main\nmain()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "-f", str(locustfile), *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "COLUMNS": "200", **env},
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()

@@ -47,6 +47,7 @@ class Server:
         self.first_s = options.first_ms / 1000
         self.per_event = options.per_event
         self.foreign = options.foreign
+        self.key = options.key
         self.script = itertools.cycle(options.script.split(","))
         self.log: dict[str, dict] = {}
         self.connections = 0
@@ -71,6 +72,8 @@ class Server:
         path = head.split()[1]
         if path == "/log":
             answer(writer, b"200 OK", self.log)
+        elif self.key and f"bearer {self.key}" not in head.lower():
+            answer(writer, b"401 Unauthorized", {"error": "no"})
         elif path == "/connections":
             answer(writer, b"200 OK", self.connections)
         elif path == "/v1/models":
@@ -160,6 +163,7 @@ async def main() -> None:
     parser.add_argument("--per-event", type=int, default=1)
     parser.add_argument("--foreign", action="store_true")
     parser.add_argument("--script", default="ok")
+    parser.add_argument("--key", default="", help="in small letters; without it, 401")
     options = parser.parse_args()
     server = await asyncio.start_server(Server(options).handle, "127.0.0.1", 0, backlog=1024, limit=1 << 24)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  (whoever started it needs to know)

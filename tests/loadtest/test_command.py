@@ -66,6 +66,7 @@ def test_every_fault_is_counted_under_its_name_and_nothing_hangs(scripted, loadt
     assert summary["figures"]["fluidity_share"] <= 4 / 44
     assert len(run.timelines) == 44
     assert run.code == summary["exit_code"]
+    assert "the first of them: " in run.output
     assert summary["crossed"] == ["error_share > 0.5 (it is 0.909091)"]
     assert run.code == (3 if summary["invalid"] else 1)
     assert lag_only(summary)
@@ -204,6 +205,7 @@ def test_a_foreign_server_is_a_black_box(scripted, loadtest, workload_file):
     [
         (("http://127.0.0.1:1", "--rate", "1"), "No server answers at http://127.0.0.1:1"),
         (("ftp://x", "--rate", "1"), "Give the server's address as http://HOST:PORT"),
+        (("http://127.0.0.1:1", "--think", "2"), "--think is for the people of --users."),
         (("http://127.0.0.1:1", "--rate", "1", "--fail-if", "nonsense>1"), "--fail-if: no figure 'nonsense'"),
     ],
 )

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,34 +16,6 @@ from sarathi_plugin.workload.spec import load_workload
 from sarathi_plugin.workload.synthetic import workload_of
 from tests.loadtest.scripted import digest
 from tests.loadtest.test_command import lag_only
-
-LOCUSTFILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
-
-
-@pytest.fixture
-def locust(tmp_path):
-    """Start ``locust -f loadtests/locustfile.py``."""
-    running = []
-
-    def start(*args: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "COLUMNS": "200"},
-            cwd=tmp_path,
-            start_new_session=True,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
 
 
 def test_headless_run_sends_the_same_schedule(scripted, locust, workload_file, tmp_path):
@@ -72,13 +41,29 @@ def test_headless_run_sends_the_same_schedule(scripted, locust, workload_file, t
         (("--host", "http://127.0.0.1:1"), "No server answers at http://127.0.0.1:1"),
         ((), "Give the server's address with --host"),
         (("--host", "http://127.0.0.1:1", "--rate", "many"), "--rate takes a number, not 'many'"),
+        (
+            ("--host", "http://127.0.0.1:1", "--seed", "1.5"),
+            "--seed takes a whole number from 0 on, not '1.5'",
+        ),
+        (("--host", "http://127.0.0.1:1", "--processes", "2"), "No server answers at"),
+        # said before any worker has come
+        (("--host", "http://127.0.0.1:1", "--master", "--master-bind-port", "PORT"), "No server answers at"),
     ],
 )
 def test_bad_usage(locust, args, words):
-    process = locust("--headless", *args)
+    process = locust("--headless", *(str(free_port()) if arg == "PORT" else arg for arg in args))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert words in output
+    assert "Traceback" not in output
+
+
+def test_a_port_in_use_is_a_sentence(scripted, locust):
+    server = scripted()
+    process = locust("--host", server.url, "--web-port", server.url.rpartition(":")[2])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "Cannot serve the web UI on port" in output
     assert "Traceback" not in output
 
 
@@ -99,27 +84,6 @@ def test_ctrl_c_with_processes_keeps_what_was_measured(scripted, locust, workloa
     assert summary["figures"]["requests"] >= 15
     assert summary["figures"]["requests"] + summary["run"]["unsent"] == summary["run"]["scheduled"]
     assert "lost" not in summary["faults"]
-
-
-@pytest.mark.slow
-def test_workers_on_several_machines(scripted, locust, workload_file, tmp_path):
-    """Machines in name: a master and two workers that know each other by host and port alone."""
-    server = scripted()
-    port = str(free_port())
-    workers = [locust("--worker", "--master-host", "127.0.0.1", "--master-port", port) for _ in range(2)]
-    master = locust(
-        "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
-        "--headless", "--host", server.url, "--workload", workload_file, "--rate", "10", "--duration", "4s",
-        "--tbt-ms", "1000", "--out", str(tmp_path / "out"),
-    )  # fmt: skip
-    output, _ = master.communicate(timeout=120)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert master.returncode == 0 or lag_only(summary), output
-    assert len(summary["run"]["workers"]) == 2
-    trace = schedule(load_workload(workload_file), Amount(rate=10, duration_s=4), 0)
-    assert set(server.log()) == {digest(list(r.prompt)) for r in workload_of(trace, 0).requests}
-    for worker in workers:
-        worker.communicate(timeout=30)
 
 
 @pytest.mark.slow

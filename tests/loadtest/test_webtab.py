@@ -10,7 +10,6 @@ import pytest
 
 from sarathi_plugin.load.server import free_port
 from tests.e2e.test_live_page import chromium, look_like, text, wait_for
-from tests.loadtest.test_locustfile import locust  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 
@@ -30,7 +29,7 @@ def workload(tmp_path):
     return str(path)
 
 
-def test_the_tab_shows_figures_and_charts_while_a_run_lasts(scripted, locust, workload, tmp_path):  # noqa: F811
+def test_the_tab_shows_figures_and_charts_while_a_run_lasts(scripted, locust, workload, tmp_path):
     server = scripted("--interval-ms", "40", "--script", ",".join(["ok"] * 24 + ["reset"]))
     port = free_port()
     process = locust(

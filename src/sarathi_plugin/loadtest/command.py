@@ -53,6 +53,7 @@ def what(setup: Setup) -> str:
     """A run in a line."""
     head = f"{setup.served.model} at {setup.served.url}:"
     if setup.crowd is not None:
-        return f"{head} {setup.wanted.workload} over {setup.crowd.duration_s:g} s, {setup.loop} loop"
+        people = f"{setup.crowd.users} users who think {setup.crowd.think_s:g} s"
+        return f"{head} {setup.wanted.workload} over {setup.crowd.duration_s:g} s, {people}"
     requests = setup.trace.requests
     return f"{head} {len(requests)} requests of {setup.wanted.workload} over {requests[-1].offset_ns / 1e9:.0f} s"

@@ -9,6 +9,7 @@ from rich.live import Live as Screen
 from rich.table import Table
 from rich.text import Text
 
+from sarathi_plugin.loadtest.faults import fault_kind
 from sarathi_plugin.loadtest.live import COLUMNS
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sarathi_plugin.loadtest.result import Result
 
 LINE_EVERY_S = 10.0
+LONGEST = 300
+"""Characters of a server's own words that are shown."""
 
 
 class Display:
@@ -81,6 +84,9 @@ def closing(result: Result) -> list[str]:
     faults = result.as_json()["faults"]
     if faults:
         lines.append("faults: " + ", ".join(f"{count} {kind}" for kind, count in faults.items()))
+        first = next((t.error for t in result.timelines if fault_kind(t) not in ("", "stopped", "lost")), "")
+        if first:
+            lines.append("the first of them: " + " ".join(first.split())[:LONGEST])
     lines += [f"INVALID: {reason}" for reason in result.invalid]
     lines += [f"failed: {reason}" for reason in result.broken]
     return lines

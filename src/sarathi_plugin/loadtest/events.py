@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from sarathi_plugin.loadtest.metrics import serve_metrics
 from sarathi_plugin.loadtest.plan import Amount, duration_s
 from sarathi_plugin.loadtest.result import parse_thresholds
 from sarathi_plugin.loadtest.setup import Wanted, prepare
-from sarathi_plugin.loadtest.webtab import attach_tab
+from sarathi_plugin.loadtest.webtab import attach_tab, check_port
 from sarathi_plugin.loadtest.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.web import WebUI
 
+    from sarathi_plugin.loadtest.setup import Setup
     from sarathi_plugin.loadtest.thresholds import Threshold
 
 log = logging.getLogger("sarathi.loadtest")
 END_WAIT_S = 15.0
 SHOW_EVERY_S = 10.0
+SETTLE_S = 0.5
+"""A worker that is told to quit in the moment it connects does not hear it."""
 
 
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
@@ -89,13 +93,15 @@ def wanted_of(options: Namespace, host: str | None, users: int) -> Wanted:
         None if think is None else users,
         think or 0.0,
     )
-    seed = _number("--seed", options.seed)
+    seed, scale = _number("--seed", options.seed), _number("--scale", options.scale)
+    if seed is not None and (seed < 0 or not seed.is_integer()):
+        raise ConfigError(f"--seed takes a whole number from 0 on, not {options.seed!r}.")
     return Wanted(
         host,
         options.workload,
         amount,
-        None if seed is None else round(seed),
-        _number("--scale", options.scale) or 1.0,
+        None if seed is None else int(seed),
+        1.0 if scale is None else scale,
         options.served_model or None,
         options.settings or None,
         tbt_ms=_number("--tbt-ms", options.tbt_ms),
@@ -126,9 +132,10 @@ class Conductor:
         self._told = True
         self._thresholds: Sequence[Threshold] = ()
         self._out = Path()
+        self._ready: Setup | None = None
 
     def attach(self, ui: WebUI | None) -> None:
-        """Listen to Locust."""
+        """Listen to Locust; what would only be said once all machines are there is checked now. Raises ConfigError."""
         options = self._environment.parsed_options
         if options.run_time:
             # Locust would cut the last answers off; here it is the time in which requests arrive.
@@ -137,32 +144,51 @@ class Conductor:
         self._environment.events.test_start.add_listener(self._start)
         self._environment.events.test_stopping.add_listener(self._stop)
         self._environment.events.quitting.add_listener(self._quit)
+        self._environment.events.worker_connect.add_listener(self._joined)
         if ui is not None:
+            check_port(options.web_host.replace("*", ""), options.web_port)
             attach_tab(ui, self._live, lambda: self._master.state() | {"problem": self._problem})
+        if options.headless and options.master and not options.processes:
+            self._ready = self._prepare()
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                # Locust does not expect Ctrl-C before its workers are there, and would leave them waiting.
+                signal.signal(signal.SIGINT, lambda *_: gevent.spawn(self._abandon))
         self._open.enter_context(serve_metrics(self._live, options.metrics_port))
 
-    def _start(self, environment: Environment, **_: Any) -> None:
-        options = environment.parsed_options
+    def _prepare(self) -> Setup:
+        """The run that the options ask for. Raises ConfigError."""
+        options = self._environment.parsed_options
+        thresholds = parse_thresholds([text for text in options.fail_if.split(",") if text.strip()])
+        out = Path(options.out)
+        make_folder(out)
+        setup = prepare(wanted_of(options, self._environment.host, options.num_users))
+        self._thresholds, self._out = thresholds, out
+        return setup
+
+    def _abandon(self) -> None:
+        log.error("Stopped before the run began.")
+        self._environment.runner.quit()
+        raise SystemExit(130)
+
+    def _start(self, **_: Any) -> None:
+        if self._ready is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._problem = ""
         try:
-            thresholds = parse_thresholds([text for text in options.fail_if.split(",") if text.strip()])
-            out = Path(options.out)
-            make_folder(out)
-            setup = prepare(wanted_of(options, environment.host, options.num_users))
+            setup, self._ready = self._ready or self._prepare(), None
         except ConfigError as error:
             self._refuse(str(error))
+            gevent.spawn(self._end)
             return
         self._live.reset()
         self._told = False
         self._master.begin(setup)
-        self._thresholds, self._out = thresholds, out
         gevent.spawn(self._follow)
 
     def _refuse(self, sentence: str) -> None:
         log.error(sentence)
         self._problem = sentence
         self._environment.process_exit_code = 2
-        gevent.spawn(self._end)
 
     def _follow(self) -> None:
         shown = 0.0
@@ -183,18 +209,24 @@ class Conductor:
         self._tell()
         self._end()
 
+    def _joined(self, client_id: str, **_: Any) -> None:
+        if self._master.is_stranger(client_id):
+            log.warning("%s came too late for this run: it takes part in the next one.", client_id)
+
     def _tell(self) -> None:
         """Sum up, once."""
         if self._told:
             return
         self._told = True
+        if self._master.problem:
+            self._refuse(self._master.problem)
+            return
         result = sum_up(self._master, self._thresholds)
         self._environment.process_exit_code = result.exit_code
         try:
             write(self._out, result, self._live.course)
         except ConfigError as error:
-            self._problem = str(error)
-            self._environment.process_exit_code = 2
+            self._refuse(str(error))
         for line in [*closing(result), f"{self._out / 'report.html'}: {result.verdict}"]:
             log.info(line)
 
@@ -227,6 +259,8 @@ def on_init(environment: Environment, runner: Any, web_ui: WebUI | None = None, 
             Conductor(environment).attach(web_ui)
         except ConfigError as error:
             log.error(str(error))
+            gevent.sleep(SETTLE_S)
+            runner.quit()  # workers that are here already need not wait
             raise SystemExit(2) from error
 
 

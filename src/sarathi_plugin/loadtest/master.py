@@ -10,11 +10,13 @@ import gevent
 from gevent.event import Event
 from locust.runners import STATE_MISSING, MasterRunner
 
+from sarathi_plugin import __version__
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.under_way import Overdue
 from sarathi_plugin.loadtest.assignment import unpack
+from sarathi_plugin.loadtest.clocks import EXCHANGES, ClockBounds
 from sarathi_plugin.loadtest.plan import lost_turn, share_of, to_rows
-from sarathi_plugin.loadtest.validity import Asked, ClientState, clock_offset_ns
+from sarathi_plugin.loadtest.validity import Asked, ClientState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +24,16 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.rpc.protocol import Message
 
+    from sarathi_plugin.loadtest.assignment import Assignment
     from sarathi_plugin.loadtest.setup import Setup
     from sarathi_plugin.records import RequestTimeline
 
 LEAD_NS = NS_PER_S // 2
+ANSWER_WAIT_S = 15.0
+"""How long a worker may take to answer a first question."""
 POLL_S = 0.25
+LOCAL = "local"
+"""Locust's name for a worker in the master's own process."""
 
 
 @dataclass(slots=True)
@@ -35,21 +42,26 @@ class _Share:
 
     client_id: str
     ids: list[str]
-    people: list[int]
+    assignment: Assignment
+    clock: ClockBounds = field(default_factory=ClockBounds)
     ready: bool = False
     sent: int = 0
     overdue: Overdue = field(default_factory=Overdue)
-    ahead_ns: int | None = None
     state: ClientState | None = None
     unsent: set[str] = field(default_factory=set)
     lost: bool = False
+
+    @property
+    def name(self) -> str:
+        """The machine it runs on: Locust's ids begin with its name."""
+        return self.client_id.rpartition("_")[0] or self.client_id
 
 
 class Master:
     """Runs one load test at a time over the workers of an environment.
 
     ``timelines`` grows while it runs, on this process's clock; ``finished`` is set when every request is accounted
-    for. listener: told each timeline as it comes in.
+    for, or when the run cannot begin: then ``problem`` says why. listener: told each timeline as it comes in.
     """
 
     def __init__(
@@ -66,39 +78,54 @@ class Master:
         self.start_ns = 0
         self.finished = Event()
         self.stopped = False
+        self.problem = ""
 
     def attach(self) -> None:
         """Listen."""
         runner = self._environment.runner
+        runner.register_message("sarathi_answer", self._answer)
         runner.register_message("sarathi_ready", self._ready)
+        runner.register_message("sarathi_refused", self._refused)
         runner.register_message("sarathi_results", self._results)
         runner.register_message("sarathi_done", self._done)
 
     def begin(self, setup: Setup) -> None:
-        """Hand out the shares; the workers go as soon as all are ready. At least one must be connected."""
+        """Compare clocks with the workers and hand out the shares; they go as soon as all are ready.
+
+        At least one must be connected.
+        """
         self._run += 1
         self.setup, self.timelines, self.asked, self.start_ns = setup, {}, {}, 0
-        self.stopped = self._go = False
+        self.stopped, self._go, self.problem = False, False, ""
         self.finished.clear()
         clients = self._clients()
-        parts = [share_of(setup.trace, i, len(clients)) for i in range(len(clients))]
-        self._shares = {
-            client: _Share(client, [r.request_id for r in part.requests], setup.people[i :: len(clients)])
-            for i, (client, part) in enumerate(zip(clients, parts, strict=True))
-        }
-        for share, part in zip(list(self._shares.values()), parts, strict=True):
-            assignment = setup.assignment(to_rows(part), share.people).model_dump(mode="json")
-            data = {"run": self._run, "wall_ns": time.time_ns(), "assignment": assignment}
-            self._environment.runner.send_message("sarathi_share", data, share.client_id)
+        self._shares = {}
+        for i, client in enumerate(clients):
+            part = share_of(setup.trace, i, len(clients))
+            assignment = setup.assignment(to_rows(part), setup.people[i :: len(clients)])
+            self._shares[client] = _Share(client, [r.request_id for r in part.requests], assignment)
+        for share in list(self._shares.values()):
+            self._ask(share)
         gevent.spawn(self._watch, self._run)
 
     def stop(self) -> None:
         """Send no more; what is under way is given up, and what was measured is kept."""
+        self._find_lost()
+        self._end_if_all()  # Locust stops by itself when its last worker is gone: nobody wanted that
         if not self.finished.is_set():
             self.stopped = True
-            self._environment.runner.send_message("sarathi_stop", {})
+            self._tell_all("sarathi_stop")
             if not self._go:
                 self.finished.set()
+
+    def is_stranger(self, client_id: str) -> bool:
+        """Whether a run is under way in which this worker has no part."""
+        return self.running and client_id not in self._shares
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return bool(self._shares) and not self.finished.is_set()
 
     @property
     def sent(self) -> int:
@@ -123,40 +150,73 @@ class Master:
     def _clients(self) -> list[str]:
         runner = self._environment.runner
         if not isinstance(runner, MasterRunner):
-            return ["local"]
+            return [LOCAL]
         return [client.id for client in runner.clients.all if client.state != STATE_MISSING]
 
-    def _mine(self, msg: Message) -> _Share | None:
-        """The worker a message of this run is from; its clock is at least as far ahead as the message says."""
-        share = self._shares.get(msg.node_id) if msg.data["run"] == self._run else None
-        if share is not None:
-            ahead_ns = msg.data["wall_ns"] - time.time_ns()
-            share.ahead_ns = ahead_ns if share.ahead_ns is None else max(share.ahead_ns, ahead_ns)
-        return share
+    def _tell(self, share: _Share, kind: str, **data: Any) -> None:
+        self._environment.runner.send_message(kind, {"run": self._run, **data}, share.client_id)
 
-    def _ready(self, environment: Environment, msg: Message) -> None:
+    def _tell_all(self, kind: str) -> None:
+        for share in self._shares.values():
+            self._tell(share, kind)
+
+    def _mine(self, msg: Message) -> _Share | None:
+        """The worker a message of this run is from; None when nobody waits for it."""
+        return self._shares.get(msg.node_id) if self.running and msg.data["run"] == self._run else None
+
+    def _ask(self, share: _Share) -> None:
+        """Ask a worker for its time."""
+        self._tell(share, "sarathi_ask", asked_ns=time.monotonic_ns())
+
+    def _answer(self, environment: Environment, msg: Message) -> None:
+        back_ns = time.monotonic_ns()
         share = self._mine(msg)
         if share is None:
             return
-        share.ready = True
-        if not self._go and not self.stopped and all(s.ready or s.lost for s in self._shares.values()):
-            self._start()
+        if msg.data["version"] != __version__:
+            theirs = msg.data["version"]
+            self._refuse(f"Worker {share.name} has sarathi-plugin {theirs}, the master {__version__}.")
+            return
+        share.clock.add(msg.data["asked_ns"], msg.data["here_ns"], back_ns)
+        if share.clock.exchanges < EXCHANGES:
+            self._ask(share)
+        else:
+            self._tell(share, "sarathi_share", assignment=share.assignment.model_dump(mode="json"))
 
-    def _start(self) -> None:
+    def _refused(self, environment: Environment, msg: Message) -> None:
+        share = self._mine(msg)
+        if share is not None:
+            where = "" if share.client_id == LOCAL else f"Worker {share.name}: "
+            self._refuse(where + msg.data["reason"])
+
+    def _refuse(self, sentence: str) -> None:
+        """End a run that has not begun."""
+        self.problem = sentence
+        self._tell_all("sarathi_stop")
+        self.finished.set()
+
+    def _ready(self, environment: Environment, msg: Message) -> None:
+        share = self._mine(msg)
+        if share is not None:
+            share.ready = True
+            self._start_if_all()
+
+    def _start_if_all(self) -> None:
+        waiting = [share for share in self._shares.values() if not share.lost]
+        if self._go or self.stopped or not waiting or not all(share.ready for share in waiting):
+            return
         self._go = True
-        start_wall_ns = time.time_ns() + LEAD_NS
-        self.start_ns = time.monotonic_ns() + start_wall_ns - time.time_ns()
-        data = {"run": self._run, "wall_ns": time.time_ns(), "start_wall_ns": start_wall_ns}
-        self._environment.runner.send_message("sarathi_go", data)
+        self.start_ns = time.monotonic_ns() + LEAD_NS
+        for share in waiting:
+            self._tell(share, "sarathi_go", start_ns=self.start_ns + share.clock.ahead_ns)
 
     def _results(self, environment: Environment, msg: Message) -> None:
         share = self._mine(msg)
         if share is None:
             return
         share.sent, share.overdue = msg.data["sent"], Overdue(*msg.data["overdue"])
-        shift = self.start_ns - msg.data["start_ns"]
         for data in msg.data["timelines"]:
-            timeline, self.asked[data["request_id"]] = unpack(data, shift)
+            timeline, self.asked[data["request_id"]] = unpack(data, -share.clock.ahead_ns)
             self._take(timeline)
             gevent.sleep(0)  # on one process streams are being timed meanwhile
 
@@ -169,21 +229,31 @@ class Master:
         if share is None:
             return
         share.unsent = set(msg.data["unsent"])
-        offset_ns = clock_offset_ns(share.ahead_ns or 0, msg.data["ahead_ns"])
-        share.state = ClientState(msg.data["cpu"], msg.data["clock_step_ns"], offset_ns)
+        share.state = ClientState(msg.data["cpu"], msg.data["clock_step_ns"], share.clock.error_ns)
+        share.lost = False  # it was out of reach for a while, and nothing is missing
         self._end_if_all()
 
     def _watch(self, run: int) -> None:
-        """Notice workers that disappear: nobody else will report their requests."""
+        """Notice workers that disappear, whose requests nobody else will report, and those that never speak."""
+        waited_s = 0.0
         while run == self._run and not self.finished.is_set():
-            alive = set(self._clients())
-            for share in self._shares.values():
-                share.lost = share.lost or (share.state is None and share.client_id not in alive)
-            waiting = [share for share in self._shares.values() if not share.lost]
-            if not self._go and waiting and all(share.ready for share in waiting) and not self.stopped:
-                self._start()
+            self._find_lost()
+            self._start_if_all()
             self._end_if_all()
             gevent.sleep(POLL_S)
+            waited_s += POLL_S
+            silent = [s.name for s in self._shares.values() if not s.lost and not s.clock.exchanges]
+            if silent and waited_s >= ANSWER_WAIT_S and run == self._run and not self.finished.is_set():
+                self._refuse(
+                    f"Worker {silent[0]} does not answer: start it with the same locustfile, "
+                    f"under sarathi-plugin {__version__}."
+                )
+
+    def _find_lost(self) -> None:
+        alive = set(self._clients())
+        for share in self._shares.values():
+            if share.state is None and share.client_id not in alive:
+                share.lost, share.overdue = True, Overdue()
 
     def _end_if_all(self) -> None:
         if self.finished.is_set() or not all(s.lost or s.state is not None for s in self._shares.values()):
@@ -200,8 +270,10 @@ class Master:
         for share in self._shares.values():
             missing = set(share.ids).difference(self.timelines, share.unsent)
             charged = [requests[request_id] for request_id in share.ids if request_id in missing]
+            if self.stopped:  # what was not due by then is unsent, whoever should have sent it
+                charged = [r for r in charged if self.start_ns + r.offset_ns <= now_ns]
             if share.lost:
-                charged += [lost_turn(user) for user in share.people]
+                charged += [lost_turn(user) for user in share.assignment.people]
             for request in charged:
                 self._take(self.setup.lost(request, self.start_ns or now_ns, now_ns))
 
@@ -212,5 +284,5 @@ class Master:
             "sent": self.sent,
             "ended": len(self.timelines),
             "workers": len(self._shares),
-            "running": bool(self._shares) and not self.finished.is_set(),
+            "running": self.running,
         }

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from sarathi_plugin import __version__
 from sarathi_plugin.loadtest.faults import count_faults
 from sarathi_plugin.loadtest.figures import FIGURES, by_class, figures
 from sarathi_plugin.loadtest.thresholds import Threshold, parse_threshold
@@ -81,7 +82,7 @@ class Result:
                 "default_class": setup.default_class,
                 "dispatch_lag_limit_s": lag_limit_ns(self.timelines) / 1e9,
                 "workers": [asdict(client) for client in self.clients],
-                "sarathi_plugin": version("sarathi-plugin"),
+                "sarathi_plugin": __version__,
                 "locust": version("locust"),
             },
         }

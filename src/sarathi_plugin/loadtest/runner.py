@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.server import free_port
 from sarathi_plugin.loadtest.course import follow, sum_up
 from sarathi_plugin.loadtest.master import Master
-from sarathi_plugin.loadtest.webtab import attach_tab
+from sarathi_plugin.loadtest.webtab import attach_tab, check_port
 from sarathi_plugin.loadtest.worker import ScheduleUser, Worker
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def run(setup: Setup, thresholds: Sequence[Threshold], where: Where, display: Di
         master.begin(setup)
         follow(master, live, lambda at_s: display.show(live, master.state(), at_s))
         environment.runner.quit()
+    if master.problem:
+        raise ConfigError(master.problem)
     return sum_up(master, thresholds)
 
 
@@ -57,12 +58,7 @@ def _web_ui(environment: Environment, master: Master, live: Live, port: int | No
     if port is None:
         yield
         return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(f"Cannot serve the web UI on port {port}: {error.strerror}.") from error
+    check_port("127.0.0.1", port)
     # Locust's page reads the command line for options of its own, and would end the process over ours.
     argv, sys.argv = sys.argv, sys.argv[:1]
     ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)

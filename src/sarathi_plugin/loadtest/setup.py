@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -137,6 +138,7 @@ class Setup:
 
 def prepare(wanted: Wanted) -> Setup:
     """Check everything that can be checked before the first request. Raises ConfigError."""
+    _check_numbers(wanted)
     spec = load_workload(wanted.workload)
     settings = make_settings(
         wanted.settings,
@@ -158,6 +160,19 @@ def prepare(wanted: Wanted) -> Setup:
     costs = word_costs(served, chat=wanted.chat) if words and not closed else None
     curve = load_curve(settings.prefill_curve)
     return Setup(wanted, served, trace, seed, classes, settings.default_class, curve, crowd, costs)
+
+
+def _check_numbers(wanted: Wanted) -> None:
+    """Raise ConfigError for numbers that are none of their kind."""
+    amount = wanted.amount
+    numbers = {
+        "--rate": amount.rate, "--scale": wanted.scale, "--silence": wanted.silence_s, "--timeout": wanted.timeout_s
+    }  # fmt: skip
+    for flag, value in numbers.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{flag} takes a number above zero, not {value:g}.")
+    if not 0 <= amount.think_s < math.inf:
+        raise ConfigError(f"--think takes a number of seconds, not {amount.think_s:g}.")
 
 
 def _classes(settings: Settings) -> dict[str, SloClassSettings]:

@@ -25,8 +25,12 @@ def describe(url: str, model: str | None = None, *, timeout_s: float = 10.0) -> 
 
     The key is read from OPENAI_API_KEY. Raises ConfigError for a bad address, no answer, or an unknown model.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password)
+    except ValueError:  # brackets that do not close
+        good = False
+    if not good:
         raise ConfigError("Give the server's address as http://HOST:PORT, without a key in it.")
     root = url.rstrip("/").removesuffix("/v1")
     cards = _cards(root, timeout_s)

@@ -23,21 +23,13 @@ class ClientState:
     """How one worker fared.
 
     cpu: its busiest five seconds, in cores (one process runs on one). clock_step_ns: how far its wall clock moved
-    against its monotonic one during the run. clock_offset_ns: how far its wall clock is ahead of the master's, at
-    the least.
+    against its monotonic one during the run. clock_error_ns: most that its times, put on the master's clock, are wrong
+    by.
     """
 
     cpu: float
     clock_step_ns: int = 0
-    clock_offset_ns: int = 0
-
-
-def clock_offset_ns(at_least_ns: int, at_most_ns: int) -> int:
-    """How far ahead a worker's clock is for certain, 0 when it may agree with the master's.
-
-    Messages one way prove a lower bound (their delay only takes away from it), messages the other way an upper one.
-    """
-    return max(at_least_ns, 0) or min(at_most_ns, 0)
+    clock_error_ns: int = 0
 
 
 class Asked(NamedTuple):
@@ -81,9 +73,10 @@ def _clients(clients: Sequence[ClientState]) -> list[str]:
             reasons.append(
                 f"The wall clock of worker {number} jumped by {client.clock_step_ns / NS_PER_MS:.0f} ms meanwhile."
             )
-        if abs(client.clock_offset_ns) > MAX_CLOCK_NS:
+        if client.clock_error_ns > MAX_CLOCK_NS:
             reasons.append(
-                f"The wall clock of worker {number} is {client.clock_offset_ns / NS_PER_MS:.0f} ms off the master's."
+                f"Messages to worker {number} and back took so long that its clock is known within "
+                f"{client.clock_error_ns / NS_PER_MS:.0f} ms alone."
             )
     return reasons
 

@@ -6,11 +6,13 @@ charting library of the installed plotly package. Nothing is loaded from elsewhe
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from sarathi_plugin.config import ConfigError
 from sarathi_plugin.loadtest.live import COLUMNS
 from sarathi_plugin.telemetry.page.assets import LIBRARY, asset
 
@@ -40,6 +42,15 @@ def document(live: Live, state: Mapping[str, Any]) -> dict[str, Any]:
         "faults": list(live.faults().items()),
         "problem": state.get("problem", ""),
     }
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ConfigError when the UI cannot be served there: Locust would say so in a traceback."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(f"Cannot serve the web UI on port {port}: {error.strerror or error}.") from error
 
 
 def attach_tab(ui: WebUI, live: Live, state: Callable[[], Mapping[str, Any]]) -> None:

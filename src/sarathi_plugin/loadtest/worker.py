@@ -13,12 +13,15 @@ import gevent
 from gevent.event import Event
 from locust import User, task
 
+from sarathi_plugin import __version__
+from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.client import StreamingClient
 from sarathi_plugin.load.under_way import Overdue, overdue
 from sarathi_plugin.loadtest.assignment import Assignment, pack
 from sarathi_plugin.loadtest.closed import ClosedLoop
 from sarathi_plugin.loadtest.dispatcher import Dispatcher
+from sarathi_plugin.loadtest.target import describe
 from sarathi_plugin.loadtest.watch import ClientWatch
 
 if TYPE_CHECKING:
@@ -54,26 +57,36 @@ class Worker:
         self._outbox: list[dict[str, Any]] = []
         self._finished = Event()
         self._path = ""
-        self._ahead_ns = 0
         self._over = Event()
         self._over.set()
 
     def attach(self) -> None:
         """Listen."""
         runner = self._environment.runner
+        runner.register_message("sarathi_ask", self._ask, concurrent=True)
         runner.register_message("sarathi_share", self._share, concurrent=True)
         runner.register_message("sarathi_go", self._go, concurrent=True)
         runner.register_message("sarathi_stop", self._stop, concurrent=True)
         self._environment.events.quitting.add_listener(self._quit)
 
     def _say(self, kind: str, run: int, **data: Any) -> None:
-        self._environment.runner.send_message(kind, {"run": run, "wall_ns": time.time_ns(), **data})
+        self._environment.runner.send_message(kind, {"run": run, **data})
+
+    def _ask(self, environment: Environment, msg: Message) -> None:
+        """Tell this machine's time, and what runs here."""
+        asked = {"asked_ns": msg.data["asked_ns"], "here_ns": time.monotonic_ns()}
+        self._say("sarathi_answer", msg.data["run"], **asked, version=__version__)
 
     def _share(self, environment: Environment, msg: Message) -> None:
-        self._ahead_ns = time.time_ns() - msg.data["wall_ns"]
         gevent.spawn(self._prepare, Assignment.model_validate(msg.data["assignment"]), msg.data["run"])
 
     def _prepare(self, assignment: Assignment, run: int) -> None:
+        try:
+            # Address, way and key may be good on the master's machine and not on this one.
+            describe(assignment.url, assignment.model)
+        except ConfigError as error:
+            self._say("sarathi_refused", run, reason=str(error))
+            return
         self._client = client = StreamingClient(assignment.endpoint(), assignment.targets())
         self._path = "/v1/chat/completions" if assignment.chat else "/v1/completions"
         self._outbox = []
@@ -83,10 +96,7 @@ class Worker:
         self._say("sarathi_ready", run)
 
     def _go(self, environment: Environment, msg: Message) -> None:
-        # Machines agree on wall time alone; from here on the run is on this one's monotonic clock.
-        self._ahead_ns = min(self._ahead_ns, time.time_ns() - msg.data["wall_ns"])
-        start_ns = time.monotonic_ns() + msg.data["start_wall_ns"] - time.time_ns()
-        gevent.spawn(self._send, start_ns, msg.data["run"])
+        gevent.spawn(self._send, msg.data["start_ns"], msg.data["run"])
 
     def _send(self, start_ns: int, run: int) -> None:
         dispatcher, watch = self._dispatcher, ClientWatch()
@@ -94,7 +104,7 @@ class Worker:
             return
         self._finished.clear()
         self._over.clear()
-        reporter = gevent.spawn(self._report, watch, start_ns, run)
+        reporter = gevent.spawn(self._report, watch, run)
         dispatcher.run(start_ns)
         self._finished.set()
         reporter.join()
@@ -103,12 +113,11 @@ class Worker:
             run,
             cpu=watch.cpu,
             clock_step_ns=watch.clock_step_ns,
-            ahead_ns=self._ahead_ns,
             unsent=list(dispatcher.unsent),
         )
         self._over.set()
 
-    def _report(self, watch: ClientWatch, start_ns: int, run: int) -> None:
+    def _report(self, watch: ClientWatch, run: int) -> None:
         """Pass on what is finished, twice a second, and the rest at the end."""
         while True:
             last = self._finished.wait(REPORT_S)
@@ -120,9 +129,7 @@ class Worker:
                 if self._client
                 else Overdue()
             )
-            self._say(
-                "sarathi_results", run, start_ns=start_ns, sent=sent, timelines=batch, overdue=list(late)
-            )
+            self._say("sarathi_results", run, sent=sent, timelines=batch, overdue=list(late))
             if last:
                 return
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.dispatch import dispatch_lag_ns
 from sarathi_plugin.loadtest.assignment import Assignment
 from sarathi_plugin.loadtest.plan import Amount, check_fits, schedule, share_of, to_rows
-from sarathi_plugin.loadtest.setup import Setup, Wanted
+from sarathi_plugin.loadtest.setup import Setup, Wanted, prepare
 from sarathi_plugin.loadtest.target import Served
 from sarathi_plugin.workload.spec import WorkloadSpec
 from sarathi_plugin.workload.synthetic import workload_of
@@ -121,3 +122,22 @@ def test_a_lost_request_fails_without_a_word_on_when_it_was_sent():
     assert dispatch_lag_ns([lost]) == 0
     early = setup.lost(trace.requests[1], start, start)
     assert (early.end_ns, early.missed) == (early.arrival_ns, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted("http://[::1"), "Give the server's address as http://HOST:PORT"),
+        (Wanted("http://x", amount=Amount(rate=-1)), "--rate takes a number above zero, not -1."),
+        (Wanted("http://x", amount=Amount(rate=math.nan)), "--rate takes a number above zero, not nan."),
+        (Wanted("http://x", scale=0), "--scale takes a number above zero, not 0."),
+        (Wanted("http://x", timeout_s=math.inf), "--timeout takes a number above zero, not inf."),
+        (
+            Wanted("http://x", "agentic", Amount(users=2, think_s=-1)),
+            "--think takes a number of seconds, not -1.",
+        ),
+    ],
+)
+def test_bad_numbers_and_addresses_are_a_sentence(wanted, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        prepare(wanted)
