@@ -131,18 +131,17 @@ class StepTimeModel(Protocol):
 
 
 class Prompts(NamedTuple):
-    """Unfinished prompts as columns of shape (n,).
+    """Unfinished prompts as columns of shape (n,), good for the plan that asks for them.
 
-    First come those under way, as in ``StepView.prefills``, then the waiting ones in no particular order.
-    slots: of their rows. due_ns: when the first token is due. left_tokens: prompt tokens still to compute.
+    First come those under way, as in ``StepView.prefills``, then the waiting ones by slot.
+    slots: of their rows. due_ns: when the first token is due. slo_index: of the class in ``StepView.tolerance``.
+    left_tokens: prompt tokens still to compute.
     """
 
     slots: IntArray
     arrival_ns: IntArray
     due_ns: IntArray
-    tbt_ns: IntArray
     slo_index: IntArray
-    importance: NDArray[np.float64]
     left_tokens: IntArray
 
 

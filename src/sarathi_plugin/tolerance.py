@@ -38,9 +38,10 @@ LATENESS = LONGEST // PER_MISS + 1
 
 
 class Tolerance:
-    """Of every SLO class. index: of a class by name, the row of ``survival``."""
+    """Of every SLO class. slos: the classes. index: of a class by name, its place there and in ``survival``."""
 
     def __init__(self, classes: Sequence[SloClass]) -> None:
+        self.slos = tuple(classes)
         self.index = {slo.name: i for i, slo in enumerate(classes)}
         self._lengths = [deque(PRIOR, maxlen=RECENT) for _ in classes]
         self._fresh = [0] * len(self._lengths)
@@ -49,11 +50,6 @@ class Tolerance:
         """survival[i, n]: share of answers of class i with at least n tokens; shape (classes, LONGEST + 2)."""
         for i in range(len(self._lengths)):
             self._learn(i)
-
-    @property
-    def classes(self) -> int:
-        """How many there are."""
-        return len(self._lengths)
 
     def note(self, index: int, tokens: int) -> None:
         """An answer of this class ended on its own with so many tokens."""
@@ -93,5 +89,5 @@ class Tolerance:
             for now in lost[-2::-1].tolist():
                 later.append((1 - stay) * now + stay * later[-1])
             expected = np.array(later[::-1])
-            found = self._costs[key] = expected, expected - lost
+            found = self._costs[key] = expected, np.maximum(expected - lost, 0)
         return found

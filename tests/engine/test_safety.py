@@ -161,6 +161,7 @@ NONSENSE: dict[str, Callable[[Any], Any]] = {
     "no number": lambda view: StepPlan(budget=float("nan"), max_running=float("nan")),
     "unknown rows": lambda view: StepPlan(prefills=[STRANGER, STRANGER], waiting=[STRANGER]),
     "rows twice": lambda view: StepPlan(prefills=[*view.prefills] * 2, waiting=[*view.waiting] * 2),
+    "who runs already": lambda view: StepPlan(waiting=[*view.prefills, *view.waiting]),
     "no rows": lambda view: StepPlan(prefills=[], waiting=[]),
     "things that are no rows": lambda view: StepPlan(prefills=[1], waiting=["x"]),
     "nobody may run": lambda view: StepPlan(max_running=0),

@@ -59,7 +59,9 @@ class Adapter:
         view.free_at_ns = max(now_ns, free_at_ns)
         running = scheduler.running
         prefills = [request for request in running if request.is_prefill_chunk]
-        decodes = [request for request in running if not request.is_prefill_chunk] if prefills else running[:]
+        decodes = running[: len(running) - len(prefills)]
+        if prefills != running[len(decodes) :]:  # a plan puts them last
+            decodes = [request for request in running if not request.is_prefill_chunk]
         view.prefills = self._prefill_rows(prefills)
         view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
         view.free_blocks = self._pool.get_num_free_blocks()
@@ -105,7 +107,7 @@ class Adapter:
             view.decode_tokens = sum(map(self._due_tokens, decodes))
         else:
             view.decode_tokens = len(decodes)
-        view.decode_deadline_ns, view.decode_tbt_ns = table.deadline_ns[self._slots], self._tbt_ns
+        view.decode_deadline_ns, view.decode_tbt_ns = table.deadline_ns.take(self._slots), self._tbt_ns
         if decodes and self._ahead:
             self._count_steps_in_flight()
         if not len(self._slots):  # only untracked decodes: nothing is due
@@ -199,10 +201,11 @@ class Adapter:
         if names == [request.request_id for request in islice(queue, len(names))]:
             return
         requests = self._scheduler.requests
-        waiting = set(queue)  # sets and filters in C: a thousand may wait
-        # Each once, whatever a policy says: a request that is queued twice would end the engine.
-        first = [request for name in dict.fromkeys(names) if (request := requests.get(name)) in waiting]
-        rest = list(filterfalse(set(first).__contains__, queue))
+        # Each once and only who waits, whatever a policy says: a request that is queued twice would end the engine.
+        first = dict.fromkeys(request for name in names if (request := requests.get(name)) is not None)
+        rest = list(filterfalse(first.__contains__, queue))  # in C: a thousand may wait
+        if len(first) + len(rest) > len(queue):
+            first = dict.fromkeys(filter(set(queue).__contains__, first))
         queue.clear()
         queue.extend(first)
         queue.extend(rest)
@@ -245,7 +248,7 @@ class Adapter:
             pairs += count * (before + count / 2)
             row = rows.get(request_id)
             if row is not None:
-                self._table.prompts.waits[row.slot] = False
+                self._table.prompts.leave(row.slot)
                 if row.scheduled_ns is None:
                     row.scheduled_ns = now_ns
         if output.preempted_req_ids:
@@ -261,7 +264,7 @@ class Adapter:
         A token that was in flight when its request lost its place still comes: those before are looked at again.
         """
         rows, requests, prompts = self._table.rows, self._scheduler.requests, self._table.prompts
-        before = [name for name in self._lost_place if name in rows and prompts.waits[rows[name].slot]]
+        before = [name for name in self._lost_place if name in rows and prompts.waits(rows[name].slot)]
         lost = dict.fromkeys([*before, *request_ids])
         self._lost_place = [name for name in lost if name in rows and name in requests]
         for name in self._lost_place:

@@ -7,7 +7,9 @@ See docs/policies.md.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ from sarathi_plugin.policies.sizing import (
     added_misses,
     candidates,
     fastest,
-    late_makers,
+    harmless_ns,
     least_harm,
     sizes_within,
 )
@@ -29,7 +31,7 @@ from sarathi_plugin.policies.urgency import loss_if_delayed, most_overdue
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sarathi_plugin.core import Prompts, RequestRow, StepView
+    from sarathi_plugin.core import IntArray, Prompts, RequestRow, StepView
     from sarathi_plugin.tolerance import FloatArray
 
 TYPICAL = 512
@@ -78,14 +80,16 @@ class Sarathi(Policy):
         prompts = view.prompts
         if not len(prompts.slots):
             return StepPlan(limit="untracked")
-        key, turn = self._rank(view, prompts)
-        held = len(view.prefills)
-        prefills = [view.prefills[i] for i in np.argsort(key[:held], kind="stable").tolist()]
-        waiting = [view.row(slot) for slot in self._front(view, prompts, key[held:])]
-        more_urgent = bool(prefills and waiting and key[held:].min() < key[:held].min())
+        alone_ns = view.model.predict_ns(view.decode_shape)
+        key, turn = self._rank(view, prompts, alone_ns)
+        held = key[: len(view.prefills)].tolist()
+        prefills = [view.prefills[i] for i in sorted(range(len(held)), key=held.__getitem__)]
+        front = self._front(prompts, key, len(held), view.max_tokens)
+        waiting = [view.row(slot) for slot in prompts.slots.take(front).tolist()]
+        more_urgent = bool(held and waiting and key[front[0]] < min(held))
         overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served)
+        chunk, limit, available = self._chunk(view, served, alone_ns)
         passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
         few = passes or len(prefills) < self.max_partial
         crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
@@ -111,15 +115,17 @@ class Sarathi(Policy):
         context = view.prefills[0].computed_tokens if view.prefills else 0
         return view.model.predict_ns(view.decode_shape.with_chunk(Chunk(TYPICAL, context))) / TYPICAL
 
-    def _rank(self, view: StepView, prompts: Prompts) -> tuple[FloatArray, int | None]:
-        """(by what prompts are ranked, the least first, shape (n,); the overdue one whose turn it is, or None)."""
+    def _rank(self, view: StepView, prompts: Prompts, alone_ns: int) -> tuple[FloatArray, int | None]:
+        """(by what prompts are ranked, the least first, shape (n,); the overdue one whose turn it is, or None).
+
+        alone_ns: time of a step that carries the decodes alone.
+        """
         work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
         if self.order == "loss":
             wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
             loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
             # A step has a price of its own: without it the shortest prompts would always come first.
-            work_ns += max(1, view.model.predict_ns(view.decode_shape))
-            key: FloatArray = np.negative(np.divide(loss, work_ns, out=loss), out=loss)
+            key: FloatArray = (work_ns + max(1, alone_ns)) / loss
         elif self.order == "shortest":
             key = work_ns
         else:
@@ -130,13 +136,13 @@ class Sarathi(Policy):
         return key, turn
 
     @staticmethod
-    def _front(view: StepView, prompts: Prompts, key: FloatArray) -> list[int]:
-        """Slots of the most urgent waiting prompts, in order. key: of the waiting ones."""
-        top = np.argpartition(key, FRONT - 1)[:FRONT] if len(key) > FRONT else np.arange(len(key))
-        top = top[np.argsort(key[top], kind="stable")] + len(view.prefills)
-        enough = int(np.searchsorted(np.cumsum(prompts.left_tokens[top]), view.max_tokens)) + 1
-        found: list[int] = prompts.slots[top[:enough]].tolist()
-        return found
+    def _front(prompts: Prompts, key: FloatArray, held: int, max_tokens: int) -> IntArray:
+        """Places of the most urgent waiting prompts, in order, enough to fill a step. held: how many do not wait."""
+        waiting = key[held:]
+        top = waiting.argpartition(FRONT - 1)[:FRONT] if len(waiting) > FRONT else np.arange(len(waiting))
+        top = top.take(waiting.take(top).argsort(kind="stable")) + held
+        tokens = list(accumulate(prompts.left_tokens.take(top).tolist()))
+        return top[: bisect_left(tokens, max_tokens) + 1]
 
     @staticmethod
     def _fits(first: RequestRow, view: StepView) -> bool:
@@ -153,7 +159,9 @@ class Sarathi(Policy):
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
         return not few or (view.decodes > 0 and left < self.headroom * view.total_blocks)
 
-    def _chunk(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[int, str, int | None]:
+    def _chunk(
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int
+    ) -> tuple[int, str, int | None]:
         """(prompt tokens, what bound them, time they may take) of this step."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
@@ -168,16 +176,13 @@ class Sarathi(Policy):
             limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
-        late = [False] * len(sizes.tokens)
-        alone_ns = view.model.predict_ns(view.decode_shape)
-        if view.decodes and self.slo == "deadline":
-            late = late_makers(view, alone_ns, sizes.times_ns)
-        best = fastest(sizes, late)
+        spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf
+        best = fastest(sizes, spare_ns)
         if best is None:
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:
             limit = "engine" if tokens[-1] == room else "prompts"
         elif best < len(sizes.tokens) - 1:
-            limit = "slack" if late[-1] else "tile"
+            limit = "slack" if sizes.times_ns[-1] > spare_ns else "tile"
         return sizes.tokens[best], limit, round(limit_ns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -44,7 +46,8 @@ def candidates(
 ) -> list[int]:
     """Chunk sizes on top of the decodes, ascending: on tile edges, at the ends of the first prompts, all there is.
 
-    rows: prompts in the order in which they would be served, at least one; room: most prompt tokens, at least one.
+    rows: prompts in the order in which they would be served, at least one; room: most prompt tokens, at least one;
+    tiles: ascending.
     """
     backlog = 0
     ends: list[int] = []
@@ -55,8 +58,8 @@ def candidates(
         if backlog >= room:
             break
     most = min(room, backlog)
-    found = {total - decode_tokens for total in tiles} | {*ends, most}
-    return sorted(size for size in found if 0 < size <= most)
+    edges = tiles[bisect_right(tiles, decode_tokens) : bisect_right(tiles, decode_tokens + most)]
+    return sorted({most, *[end for end in ends if end <= most], *[total - decode_tokens for total in edges]})
 
 
 def attention_of(rows: Sequence[RequestRow], tokens: Iterable[int]) -> list[float]:
@@ -91,22 +94,26 @@ def sizes_within(
 ) -> Sizes:
     """The candidates up to the first whose step exceeds the limit, and the smallest in any case."""
     slower = 1 + model.margin
-    times = [took * slower for took in predicted(model, shape, tokens, attention_of(rows, tokens))]
-    end = next((i for i, took in enumerate(times) if took > limit_ns and i), len(times))
-    return Sizes(tokens[:end], times[:end])
+    times: list[float] = []
+    for took in predicted(model, shape, tokens, attention_of(rows, tokens)):
+        if took * slower > limit_ns and times:
+            break
+        times.append(took * slower)
+    return Sizes(tokens[: len(times)], times)
 
 
-def late_makers(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> list[bool]:
-    """Whether a step of each length makes some decode miss a deadline that it meets when the decodes go alone."""
+def harmless_ns(view: StepView, alone_ns: float) -> int:
+    """The longest step that makes no decode miss a deadline which it meets when the decodes go alone."""
     slack = view.decode_deadline_ns - view.free_at_ns
+    least = int(slack.min())
+    if least >= alone_ns:
+        return least
     late_alone = slack < alone_ns
-    if not late_alone.any():
-        least = int(slack.min())
-        return [took > least for took in times_ns]
     least = int(slack.min(where=~late_alone, initial=FAR_NS))
     slack, period = slack[late_alone], view.decode_tbt_ns[late_alone]
     following = int((slack + period * (((alone_ns - slack) // period) + 1)).min())
-    return [took > least or took >= following for took in times_ns]
+    # One that is late anyway misses its next deadline as soon as it is reached.
+    return min(least, following - 1)
 
 
 def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> list[int]:
@@ -119,17 +126,16 @@ def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> 
     return found
 
 
-def fastest(sizes: Sizes, late: Sequence[bool]) -> int | None:
-    """Index of the chunk that takes least time per prompt token among those that make no decode late, None without any.
+def fastest(sizes: Sizes, longest_ns: float) -> int | None:
+    """Index of the chunk that takes least time per prompt token among the steps up to a length, None without any.
 
     The larger of equals: the fastest way through the backlog that costs nobody anything.
     """
-    rates = [
-        (took / count, -count, i)
-        for i, (count, took, makes_late) in enumerate(zip(sizes.tokens, sizes.times_ns, late, strict=True))
-        if not makes_late
-    ]
-    return min(rates)[2] if rates else None
+    best, least = None, math.inf
+    for i, (count, took) in enumerate(zip(sizes.tokens, sizes.times_ns, strict=True)):
+        if took <= longest_ns and took / count <= least:
+            best, least = i, took / count
+    return best
 
 
 def least_harm(sizes: Sizes, added: Sequence[int]) -> int:

@@ -33,24 +33,24 @@ def loss_if_delayed(
     """
     found = np.empty(len(work_ns))
     for index, mine in by_class(prompts.slo_index):
-        tbt_ns = int(prompts.tbt_ns[mine][0])  # a class has one D_d
-        step = int(min(max(round(2 * math.log2(wait_ns / tbt_ns)), OCTAVES[0]), OCTAVES[1]))
-        late = (work_ns[mine] - (prompts.due_ns[mine] - now_ns)) / tbt_ns
-        added = tolerance.added_loss(index, step).take(np.ceil(late).astype(np.int64), mode="clip")
-        early = np.exp(np.minimum(late, 0) / 2 ** (step / 2))
-        found[mine] = np.where(late > 0, added, early * tolerance.expected_loss(index, step)[1])
-    np.maximum(found, 0, out=found)
-    found *= prompts.importance
-    found += FLOOR
+        slo = tolerance.slos[index]
+        step = int(min(max(round(2 * math.log2(wait_ns / slo.tbt_ns)), OCTAVES[0]), OCTAVES[1]))
+        late = (work_ns[mine] - (prompts.due_ns[mine] - now_ns)) / slo.tbt_ns
+        loss = tolerance.added_loss(index, step).take(np.ceil(late).astype(np.int64), mode="clip")
+        early = (late <= 0).nonzero()[0]
+        if len(early):
+            sooner = np.exp(late.take(early) / 2 ** (step / 2))
+            loss[early] = sooner * tolerance.expected_loss(index, step)[1]
+        found[mine] = loss * slo.importance + FLOOR
     return found
 
 
 def by_class(slo_index: IntArray) -> list[tuple[int, IntArray | slice]]:
-    """(class, which prompts are of it), of the classes there are; slo_index: of at least one prompt."""
-    first = slo_index[0]
-    if (slo_index == first).all():
-        return [(int(first), slice(None))]
-    return [(int(index), np.flatnonzero(slo_index == index)) for index in np.unique(slo_index)]
+    """(class, which prompts are of it), of the classes there are."""
+    there = np.bincount(slo_index).nonzero()[0].tolist()
+    if len(there) == 1:
+        return [(there[0], slice(None))]
+    return [(index, np.flatnonzero(slo_index == index)) for index in there]
 
 
 def most_overdue(prompts: Prompts, now_ns: int) -> int | None:

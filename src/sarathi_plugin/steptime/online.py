@@ -141,15 +141,14 @@ class OnlineModel:
 
     def predict_many_ns(self, shape: StepShape, tokens: Sequence[int], pairs: Sequence[float]) -> list[int]:
         """``predict_ns`` of the decodes of a step with each of so many prompt tokens and query-key pairs, in one go."""
-        c3, c4 = self._c[3:]
+        (c3, c4), (per3, per4) = self._c[3:], SCALE[3:]
         decodes, base = shape.decode_tokens, self._line(StepShape(*shape[:3]))
         heights, most = self._stairs.heights, len(STAIR_OF)
         found = []
         for count, pair in zip(tokens, pairs, strict=True):
             total = decodes + count
             height = heights[STAIR_OF[total] if total < most else -1]
-            line = base + c3 * count / SCALE[3] + c4 * pair / SCALE[4]
-            found.append(int(line * (1 + height) * NS_PER_S))
+            found.append(int((base + c3 * count / per3 + c4 * pair / per4) * (1 + height) * NS_PER_S))
         return found
 
     def _line(self, shape: StepShape) -> float:

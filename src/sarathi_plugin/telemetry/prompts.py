@@ -6,51 +6,55 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sarathi_plugin.core import IntArray, Prompts, RequestRow
+from sarathi_plugin.core import Prompts, RequestRow
 from sarathi_plugin.telemetry.snapshot import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class PromptColumns:
-    """Columns by slot of a RequestTable. waits: whether the request in a slot is not admitted."""
+    """The waiting prompts of a RequestTable side by side, by slot, so that nothing is gathered for a plan.
 
-    def __init__(self, tbt_ns: IntArray, slo_index: IntArray) -> None:
-        self._tbt_ns, self._slo_index = tbt_ns, slo_index
-        self._arrival_ns = np.zeros(ROWS, np.int64)
-        self._due_ns = np.zeros(ROWS, np.int64)
-        self._importance = np.ones(ROWS)
-        self._left = np.zeros(ROWS, np.int64)
-        self.waits = np.zeros(ROWS, bool)
-        self._used = 0
+    They stand from the middle of the columns on; before it there is room for those under way. classes: index by name.
+    """
 
-    def add(self, row: RequestRow) -> None:
-        """A request arrived: it waits."""
-        slot = row.slot
-        self._arrival_ns[slot] = row.arrival_ns
-        self._due_ns[slot] = row.prefill_deadline_ns
-        self._importance[slot] = row.slo.importance
-        self._used = max(self._used, slot + 1)
-        self.wait(row)
+    def __init__(self, classes: Mapping[str, int]) -> None:
+        self._classes = classes
+        self._columns = np.zeros((len(Prompts._fields), 2 * ROWS), np.int64)
+        self._slots = self._columns[0]
+        self._end = ROWS
+
+    def waits(self, slot: int) -> bool:
+        """Whether the request in a slot is not admitted."""
+        place = self._place(slot)
+        return place < self._end and bool(self._slots[place] == slot)
 
     def wait(self, row: RequestRow) -> None:
-        """A request waits, again after a preemption: all of it is to be computed."""
-        self._left[row.slot] = row.total_tokens
-        self.waits[row.slot] = True
+        """A request waits, new or again after a preemption: all of it is to be computed."""
+        place = self._place(row.slot)
+        if not self.waits(row.slot):
+            self._columns[:, place + 1 : self._end + 1] = self._columns[:, place : self._end]
+            self._end += 1
+        self._write(place, row, row.total_tokens)
+
+    def leave(self, slot: int) -> None:
+        """The request in a slot waits no longer, if it did."""
+        if self.waits(slot):
+            place = self._place(slot)
+            self._columns[:, place : self._end - 1] = self._columns[:, place + 1 : self._end]
+            self._end -= 1
 
     def take(self, held: Sequence[RequestRow]) -> Prompts:
-        """All that is unfinished; held: the prompts under way."""
-        for row in held:
-            self._left[row.slot] = row.remaining_tokens
-        mine = np.array([row.slot for row in held], np.int64)
-        slots = np.concatenate([mine, np.flatnonzero(self.waits[: self._used])])
-        return Prompts(
-            slots,
-            self._arrival_ns.take(slots),
-            self._due_ns.take(slots),
-            self._tbt_ns.take(slots),
-            self._slo_index.take(slots),
-            self._importance.take(slots),
-            self._left.take(slots),
-        )
+        """All that is unfinished, good until the next change; held: the prompts under way."""
+        first = ROWS - len(held)
+        for place, row in enumerate(held, first):
+            self._write(place, row, row.remaining_tokens)
+        return Prompts(*self._columns[:, first : self._end])
+
+    def _place(self, slot: int) -> int:
+        return ROWS + int(self._slots[ROWS : self._end].searchsorted(slot))
+
+    def _write(self, place: int, row: RequestRow, left_tokens: int) -> None:
+        index = self._classes[row.slo.name]
+        self._columns[:, place] = row.slot, row.arrival_ns, row.prefill_deadline_ns, index, left_tokens

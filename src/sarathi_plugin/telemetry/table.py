@@ -74,7 +74,7 @@ class RequestTable:
         self.late = np.zeros(ROWS, np.int64)
         self.missed = np.zeros(ROWS, np.int64)
         self.tokens = np.zeros(ROWS, np.int64)
-        self.prompts = PromptColumns(self.tbt_ns, self.slo_index)
+        self.prompts = PromptColumns(self._index)
         self.tolerance = Tolerance(self.classes)
         self._batch: Batch | None = None
 
@@ -96,7 +96,7 @@ class RequestTable:
         else:
             self._by_slot[slot] = row
         self.tbt_ns[slot] = slo.tbt_ns
-        self.prompts.add(row)
+        self.prompts.wait(row)
         self.last_ns[slot] = self.first_ns[slot] = self.late[slot] = self.missed[slot] = self.tokens[slot] = 0
         self.deadline_ns[slot] = due
         self.slo_index[slot] = self._index[slo.name]  # after the deadline: a reader must not see a stale one
@@ -229,7 +229,7 @@ class RequestTable:
             self.tolerance.note(outcome.slo_index, outcome.tokens)
         self.slo_index[slot] = FREE
         self._by_slot[slot] = None
-        self.prompts.waits[slot] = False
+        self.prompts.leave(slot)
         self._free.append(slot)
         return outcome
 

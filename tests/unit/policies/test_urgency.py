@@ -51,13 +51,10 @@ def test_short_answers_make_a_class_more_urgent():
 def test_importance_scales_the_loss():
     from dataclasses import replace
 
-    classes = [replace(STANDARD, importance=3.0)]
-    prompts = prompts_of([make_row(slo=classes[0])], classes)
-    plain = prompts_of([make_row()], CLASSES)
-    args = (np.array([1e6]), NOW, WAIT_NS, Tolerance(CLASSES))
-    assert loss_if_delayed(prompts, *args) - FLOOR == pytest.approx(
-        3 * (loss_if_delayed(plain, *args) - FLOOR)
-    )
+    classes = [STANDARD, replace(STANDARD, name="dear", importance=3.0)]
+    prompts = prompts_of([make_row(slo=slo) for slo in classes], classes)
+    plain, dear = loss_if_delayed(prompts, np.full(2, 1e6), NOW, WAIT_NS, Tolerance(classes)) - FLOOR
+    assert dear == pytest.approx(3 * plain)
 
 
 def test_classes_are_judged_by_their_own_period():

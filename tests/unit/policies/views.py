@@ -76,9 +76,7 @@ def prompts_of(rows: Sequence[RequestRow], classes: Sequence[SloClass]) -> Promp
         column(range(len(rows))),
         column(row.arrival_ns for row in rows),
         column(row.prefill_deadline_ns for row in rows),
-        column(row.slo.tbt_ns for row in rows),
         column(classes.index(row.slo) for row in rows),
-        np.array([row.slo.importance for row in rows]),
         column(row.remaining_tokens for row in rows),
     )
 

@@ -11,7 +11,7 @@ from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.telemetry.snapshot import Snapshot
 from sarathi_plugin.telemetry.table import RequestTable
 
-CHAT = SloClass("chat", 50 * NS_PER_MS, NS_PER_S, importance=2.0)
+CHAT = SloClass("chat", 50 * NS_PER_MS, NS_PER_S)
 BATCH = SloClass("batch", 200 * NS_PER_MS, 8 * NS_PER_S)
 
 
@@ -24,7 +24,7 @@ def test_a_new_request_waits_with_all_of_its_prompt(table: RequestTable):
     row = table.add("a", BATCH, 7, 1000, 10)
     prompts = table.prompts.take(())
     assert [column.tolist() for column in prompts] == [
-        [row.slot], [7], [row.prefill_deadline_ns], [BATCH.tbt_ns], [1], [1.0], [1000]
+        [row.slot], [7], [row.prefill_deadline_ns], [1], [1000]
     ]  # fmt: skip
     assert table.row_at(row.slot) is row
 
@@ -32,17 +32,16 @@ def test_a_new_request_waits_with_all_of_its_prompt(table: RequestTable):
 def test_prompts_under_way_come_first_with_what_is_left_of_them(table: RequestTable):
     rows = [table.add(name, CHAT, 0, 500, 10) for name in "abc"]
     for row in rows[1:]:
-        table.prompts.waits[row.slot] = False
+        table.prompts.leave(row.slot)
     rows[2].computed_tokens, rows[1].computed_tokens = 100, 450
     prompts = table.prompts.take([rows[2], rows[1]])
     assert prompts.slots.tolist() == [rows[2].slot, rows[1].slot, rows[0].slot]
     assert prompts.left_tokens.tolist() == [400, 50, 500]
-    assert prompts.importance.tolist() == [2.0] * 3
 
 
 def test_a_preempted_request_waits_again_with_its_answer_to_compute_anew(table: RequestTable):
     row = table.add("a", CHAT, 0, 500, 10)
-    table.prompts.waits[row.slot] = False
+    table.prompts.leave(row.slot)
     assert not len(table.prompts.take(()).slots)
     row.total_tokens = 530
     table.prompts.wait(row)
@@ -69,7 +68,7 @@ def test_any_coming_and_going_leaves_just_those_that_wait(table: RequestTable):
         elif action < 0.75 and waiting:
             name = rng.choice(list(waiting))
             running[name] = waiting.pop(name)
-            table.prompts.waits[running[name].slot] = False
+            table.prompts.leave(running[name].slot)
         elif waiting or running:
             home = rng.choice([side for side in (waiting, running) if side])
             name = rng.choice(list(home))
