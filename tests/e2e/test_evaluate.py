@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.evaluate.experiments import settings, write
+from tests.unit.evaluate.experiments import heed_interrupts, settings, write
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -88,7 +88,13 @@ def test_ended_whenever_and_however_it_leaves_no_server(tmp_path: Path):
     # When: as soon as a server starts, and in a run.
     for sig, runs in [(signal.SIGKILL, 0), (signal.SIGTERM, 0), (signal.SIGINT, 1), (signal.SIGKILL, 2)]:
         before = finished()
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509  (no thread of ours is about)
+        ) as process:
             wait_for(lambda: servers(mark) and len(finished()) >= runs, 300)  # noqa: B023  (called here)
             time.sleep(1)
             process.send_signal(sig)

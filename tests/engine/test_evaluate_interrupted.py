@@ -14,7 +14,7 @@ import pytest
 
 from sarathi_plugin.steptime.profile import save_profile
 from tests.engine.simulations import NOISE, make_profile
-from tests.unit.evaluate.experiments import settings, write
+from tests.unit.evaluate.experiments import heed_interrupts, settings, write
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -26,11 +26,6 @@ CASE = settings()["workloads"][0] | {
 }
 RUNS = 2 * 2 * 30
 WORKERS = 2
-
-
-def heed_interrupts() -> None:
-    """A shell starts what it puts in the background with Ctrl-C ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(path: Path, out: Path) -> subprocess.Popen[str]:

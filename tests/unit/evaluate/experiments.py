@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def write(folder: Path, **more: Any) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(settings(**more)), encoding="utf-8")
     return path
+
+
+def heed_interrupts() -> None:
+    """In a child, first of all: what a shell puts in the background starts with Ctrl-C ignored, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def timeline(name: str, arrival_ms: float, gaps_ms: list[float], **more: Any) -> RequestTimeline:
