@@ -30,7 +30,7 @@ from sarathi_plugin.loadtest.worker import Worker
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
@@ -150,9 +150,6 @@ class Conductor:
             attach_tab(ui, self._live, lambda: self._master.state() | {"problem": self._problem})
         if options.headless and options.master and not options.processes:
             self._ready = self._prepare()
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                # Locust does not expect Ctrl-C before its workers are there, and would leave them waiting.
-                signal.signal(signal.SIGINT, lambda *_: gevent.spawn(self._abandon))
         self._open.enter_context(serve_metrics(self._live, options.metrics_port))
 
     def _prepare(self) -> Setup:
@@ -165,14 +162,16 @@ class Conductor:
         self._thresholds, self._out = thresholds, out
         return setup
 
-    def _abandon(self) -> None:
-        log.error("Stopped before the run began.")
-        self._environment.runner.quit()
-        raise SystemExit(130)
+    def interrupt(self) -> None:
+        """Ctrl-C: before its workers are there Locust does not expect it, and would leave them waiting."""
+        if self._ready is None:
+            interrupt()
+        else:
+            log.error("Stopped before the run began.")
+            self._environment.runner.quit()
+            raise SystemExit(130)
 
     def _start(self, **_: Any) -> None:
-        if self._ready is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._problem = ""
         try:
             setup, self._ready = self._ready or self._prepare(), None
@@ -250,13 +249,32 @@ class Conductor:
         self._open.close()
 
 
+def interrupt() -> None:
+    """Raise KeyboardInterrupt where Locust waits for its end, and expects it."""
+    gevent.get_hub().handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
+
+def heed_interrupts(react: Callable[[], None]) -> None:
+    """React to Ctrl-C in a greenlet of its own.
+
+    Python raises it in whichever greenlet happens to run, and that one ends: the listener to the other machines, a
+    stream.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: gevent.spawn(react))
+
+
 def on_init(environment: Environment, runner: Any, web_ui: WebUI | None = None, **_: Any) -> None:
     """Make the process what it is: a worker, a master, or both. When Locust quits, the master part hears it first."""
     if not isinstance(runner, MasterRunner):
         Worker(environment).attach()
-    if not isinstance(runner, WorkerRunner):
+    if isinstance(runner, WorkerRunner):
+        heed_interrupts(interrupt)
+    else:
+        conductor = Conductor(environment)
+        heed_interrupts(conductor.interrupt)
         try:
-            Conductor(environment).attach(web_ui)
+            conductor.attach(web_ui)
         except ConfigError as error:
             log.error(str(error))
             gevent.sleep(SETTLE_S)
