@@ -25,7 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from publish import RESULTS, publish
 
 from sarathi_plugin.demo.models import cache_folder, tiny_model
-from sarathi_plugin.load.machine import hardware
+from sarathi_plugin.load.machine import hardware, kept_to
 from sarathi_plugin.search import search_command
 from sarathi_plugin.search.pareto import label_of
 from sarathi_plugin.search.repeats import mean_interval
@@ -37,7 +37,8 @@ MACHINE = "cpu-fast-model"
 SEATS = [8, 16, 32, 64, 128]
 SERVE = ("--load-format", "dummy", "--dtype", "float32", "--enforce-eager")
 LENGTH = ("--max-model-len", "8192")
-ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}
+ENGINE_CORE, *CLIENT_CORES = sorted(os.sched_getaffinity(0))
+ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": str(ENGINE_CORE)}
 BUDGETS = [64, 128, 256, 384, 512, 768, 1024, 2048]
 FRESH_SEEDS = range(700, 703)
 
@@ -81,6 +82,7 @@ def wanted(options: argparse.Namespace) -> SearchFile:
                 "model": str(tiny_model(cache_folder()).folder),
                 "args": list(SERVE),
                 "env": ENV,
+                "client_cores": CLIENT_CORES,
             },
         }
     )
@@ -93,7 +95,8 @@ def record(out: Path) -> str:
     model = str(tiny_model(cache_folder()).folder)
     sarathi = [sys.executable, "-m", "sarathi_plugin.cli", "profile"]
     record = [*sarathi, "record", model, "--out", str(grid), "--streams", str(max(SEATS)), "--"]
-    subprocess.run([*record, *SERVE, *LENGTH], check=True, env={**os.environ, **ENV})
+    with kept_to(CLIENT_CORES):
+        subprocess.run([*record, *SERVE, *LENGTH], check=True, env={**os.environ, **ENV})
     subprocess.run([*sarathi, "fit", str(grid), "--out", str(profile), "--name", "recorded"], check=True)
     return str(profile)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.demo.models import cache_folder, smollm2_model, tiny_model
 from sarathi_plugin.evaluate import metrics
@@ -20,6 +18,7 @@ from sarathi_plugin.evaluate.validity import check
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.curve import served_model
 from sarathi_plugin.load.dispatch import RunResult, run_open_loop
+from sarathi_plugin.load.machine import kept_to
 from sarathi_plugin.load.server import ServerError, ServerSpec, answers, serve, tail
 from sarathi_plugin.telemetry.recording import Recording, read_recording
 from sarathi_plugin.workload.synthetic import workload_of
@@ -65,8 +64,8 @@ class LiveRunner:
     @contextlib.contextmanager
     def up(self, arms: Sequence[Arm]) -> Iterator[None]:
         """Start what these arms need, warm it up, stop it at the end. Raises ConfigError, ServerError."""
-        _keep_to(self.wanted.live.client_cores)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(kept_to(self.wanted.live.client_cores))
             for arm in arms:
                 if arm.url:
                     self.servers[arm.name] = Reached(arm.url, served_model(arm.url)[0])
@@ -156,15 +155,6 @@ def _model(name: str) -> tuple[str, tuple[str, ...]]:
         return name, ()
     model = tiny_model(cache_folder()) if name == "tiny" else smollm2_model(cache_folder())
     return str(model.folder), model.flags
-
-
-def _keep_to(cores: Sequence[int]) -> None:
-    """Bind this process, and with it the servers' front ends. Raises ConfigError for cores that are not there."""
-    if not cores:
-        return
-    if missing := set(cores) - os.sched_getaffinity(0):
-        raise ConfigError(f"live.client_cores: this process may not use core {min(missing)}; name others.")
-    os.sched_setaffinity(0, set(cores))
 
 
 def _window(recording: Path | None, result: RunResult) -> Recording:

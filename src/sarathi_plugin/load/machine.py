@@ -1,10 +1,17 @@
-"""This machine in a few words."""
+"""This machine: in a few words, and which of its cores are the client's."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sarathi_plugin.config import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 
 def hardware() -> str:
@@ -17,3 +24,23 @@ def hardware() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores"
+
+
+@contextlib.contextmanager
+def kept_to(cores: Collection[int]) -> Iterator[None]:
+    """Bind this process, and with it the front ends of servers that it starts, to these cores, if any are named.
+
+    An engine on the CPU binds itself, and is slower whenever its client runs on its core. Raises ConfigError for cores
+    that are not there.
+    """
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    if missing := set(cores) - before:
+        raise ConfigError(f"client_cores: this process may not use core {min(missing)}; name others.")
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

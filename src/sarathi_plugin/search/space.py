@@ -82,6 +82,9 @@ class Serve(Strict):
     model: str = Field(description="As in vllm serve MODEL.")
     args: list[str] = Field(default_factory=list, description="More arguments of vllm serve, alike for all.")
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the server.")
+    client_cores: list[int] = Field(
+        default_factory=list, description="Cores for client and server's front end; any when empty."
+    )
 
 
 class SearchFile(Strict):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.machine import kept_to
 from sarathi_plugin.load.server import ServerSpec, serve
 from sarathi_plugin.search.live import LiveJudge, endpoint_of
 from sarathi_plugin.search.repeats import in_sequence
@@ -46,7 +47,7 @@ def verify(
             wanted.serve.env,
         )
         say(f"starting {wanted.serve.model}")
-        with serve(spec) as server:
+        with kept_to(wanted.serve.client_cores), serve(spec) as server:
             endpoint, length = endpoint_of(server.url)
             workload = wanted.the_workload()
             judge = LiveJudge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import platform
 import statistics
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.steptime.calibration import FitReport, report_text, write_report
 from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.profile import ModelFacts, StepTimeProfile, save_profile
@@ -89,11 +91,21 @@ def kv_bytes_of(model: ModelFacts, engine: Mapping[str, Any]) -> int:
 
 
 def frontend_s(recordings: Sequence[Recording]) -> float:
-    """Median time from a request's arrival at the server to the engine's queue."""
-    waits = [
-        event.wall_s - event.arrival_s
-        for recording in recordings
-        for event in recording.events
-        if isinstance(event, Arrived)
-    ]
-    return max(0.0, statistics.median(waits)) if waits else 0.0
+    """Time from a request's arrival at the server to the engine's queue, seconds.
+
+    The median over those that met an engine at rest: the others waited for a step to end, which is no time of the front
+    end. Without any such request the least wait.
+    """
+    at_rest, all_waits = [], []
+    for recording in recordings:
+        begins = [step.start_ns for step in recording.steps]
+        for event in recording.events:
+            if isinstance(event, Arrived):
+                wait_s = event.wall_s - event.arrival_s
+                all_waits.append(wait_s)
+                before = bisect.bisect_left(begins, event.now_ns)
+                if not before or recording.steps[before - 1].end_ns <= event.now_ns - wait_s * NS_PER_S:
+                    at_rest.append(wait_s)
+    if at_rest:
+        return max(0.0, statistics.median(at_rest))
+    return max(0.0, min(all_waits, default=0.0))

@@ -111,6 +111,23 @@ def test_frontend_time_is_a_median_and_never_negative(waits_s: tuple[float, ...]
     assert frontend_s([recording(waits_s=waits_s)]) == expected
 
 
+def test_waiting_for_a_step_to_end_is_no_time_of_the_front_end():
+    """Half a millisecond before every second step an engine at rest is met; before the others, the end of a step."""
+    run = recording(waits_s=())
+    rest_s, step_s = HOST_NS / 2e9, 0.003
+    for i, step in enumerate(run.steps[1:9]):
+        wait_s = step_s if i % 2 else rest_s
+        run.events.append(Arrived(f"{i}", step.start_ns, 8.0 + wait_s, 8.0, 10, 20, 0, ""))
+    assert frontend_s([run]) == pytest.approx(rest_s)
+
+
+def test_without_an_engine_at_rest_the_least_wait_counts():
+    run = recording(waits_s=())
+    for i, wait_s in enumerate((0.004, 0.002, 0.003)):
+        run.events.append(Arrived(f"{i}", run.steps[i + 1].start_ns, 8.0 + wait_s, 8.0, 10, 20, 0, ""))
+    assert frontend_s([run]) == pytest.approx(0.002)
+
+
 BAD = {
     "different models": (
         [HEAD, HEAD | {"model": MODEL | {"layers": 5}}],
