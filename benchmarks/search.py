@@ -29,6 +29,7 @@ from sarathi_plugin.load.machine import hardware, kept_to
 from sarathi_plugin.search import search_command
 from sarathi_plugin.search.pareto import label_of
 from sarathi_plugin.search.repeats import mean_interval
+from sarathi_plugin.search.search_text import verification
 from sarathi_plugin.search.space import SearchFile, applicable, every, key_of
 from sarathi_plugin.search.study import run_all
 from sarathi_plugin.search.trial import predicted
@@ -152,7 +153,7 @@ def markdown(summary: dict[str, Any]) -> str:
         who = "search" if number == 0 else "by hand"
         lines.append(f"| {who} | {label_of(row['config'])} | {mean:.2f} ({low:.2f} to {high:.2f}) |")
     if summary.get("verification"):
-        lines += ["", f"Live: {json.dumps(summary['verification'])}"]
+        lines += ["", verification(summary["verification"])]
     return "\n".join(lines) + "\n"
 
 

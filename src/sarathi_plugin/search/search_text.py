@@ -76,13 +76,17 @@ def winner_text(row: Row) -> str:
 
 
 def verification(found: dict[str, Any]) -> str:
-    """The live check in one sentence."""
+    """The live check in a sentence or two."""
     live, interval = found["live"], found["live"]["interval_95"]
     spread = (
         f" (95 % {interval[0]:.3g} to {interval[1]:.3g})" if interval else " (one repeat, so no interval)"
     )
+    ratio = found["live_over_predicted"]
+    by_seed = (
+        f" Seed by seed, live is {ratio[0]:.2f} of it (95 % {ratio[1]:.2f} to {ratio[2]:.2f})." if ratio else ""
+    )
     inside = {True: "inside", False: "outside", None: "not compared with"}[found["inside"]]
     return (
         f"Live, one replica: {live['requests_per_s']:.3g} requests/s{spread}; "
-        f"the predicted {found['predicted']:.3g} is {inside} the interval."
+        f"the predicted {found['predicted']:.3g} is {inside} the interval.{by_seed}"
     )

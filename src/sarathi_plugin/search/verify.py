@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.machine import kept_to
 from sarathi_plugin.load.server import ServerSpec, serve
 from sarathi_plugin.search.live import LiveJudge, endpoint_of
-from sarathi_plugin.search.repeats import in_sequence
+from sarathi_plugin.search.repeats import in_sequence, mean_interval
 from sarathi_plugin.search.serve_line import serve_arguments, settings_text
 from sarathi_plugin.search.trial import deployment_of, one_replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sarathi_plugin.search.capacity import Capacity, Verdict
     from sarathi_plugin.search.repeats import Repeated
@@ -25,14 +26,20 @@ LIVE_RESOLUTION, LIVE_STEP = 0.05, 1.2
 
 
 def verify(
-    config: Config, wanted: SearchFile, predicted: float, seeds: range, *, say: Callable[[str], None]
-) -> tuple[Repeated, dict[str, Any]]:
+    config: Config,
+    wanted: SearchFile,
+    predicted: Sequence[float],
+    seeds: range,
+    *,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     """Serve one replica of a configuration and search its capacity; the search begins at the predicted one.
 
-    Returns the capacities and the conclusion as data. Raises ConfigError without a model to serve, ServerError.
+    predicted: by seed. Returns the conclusion as data. Raises ConfigError without a model to serve, ServerError.
     """
     if wanted.serve is None:
         raise ConfigError("--verify needs a model to serve: name it under serve: in the file.")
+    start = statistics.fmean(predicted)
     deployment = deployment_of(one_replica(config), wanted)
     targets = deployment.targets()
     with tempfile.TemporaryDirectory(prefix="sarathi-verify-") as folder:
@@ -57,7 +64,7 @@ def verify(
                 lambda rate, seed: workload.trace(rate, wanted.requests, seed),
                 wanted.criterion,
             )
-            judge.warm_up(predicted)
+            judge.warm_up(start)
 
             def told(rate: float, seed: int) -> Verdict:
                 verdict = judge(rate, seed)
@@ -70,23 +77,24 @@ def verify(
                 say(f"live, seed {seed}: capacity {capacity.rate:.3g} requests/s")
 
             found = in_sequence(
-                told, list(seeds), start=predicted, resolution=LIVE_RESOLUTION, step=LIVE_STEP, note=note
+                told, list(seeds), start=start, resolution=LIVE_RESOLUTION, step=LIVE_STEP, note=note
             )
-    return found, conclusion(predicted, found)
+    return conclusion(predicted, found)
 
 
-def conclusion(predicted: float, live: Repeated) -> dict[str, Any]:
-    """Whether the predicted capacity lies in the live 95 % interval; None with one repeat, which shows none."""
-    interval = live.interval
-    inside = None if interval is None else interval.low <= predicted <= interval.high
+def conclusion(predicted: Sequence[float], live: Repeated) -> dict[str, Any]:
+    """Whether the mean of the predicted capacities lies in the live 95 % interval; None with one repeat, which shows none.
+
+    live_over_predicted: mean and 95 % interval of the ratios by seed, which do without the spread of the traffic; None
+    where nothing was predicted or there is one repeat.
+    """
+    mean, interval = statistics.fmean(predicted), live.interval
+    ratios = [a / b for a, b in zip(live.rates, predicted, strict=True)] if all(predicted) else []
+    ratio = mean_interval(ratios)
     return {
-        "predicted": predicted,
+        "predicted": mean,
+        "predicted_by_repeat": list(predicted),
         "live": live.as_data(),
-        "inside": inside,
-        "ratio": ratio(live.rate, predicted),
+        "inside": None if interval is None else interval.low <= mean <= interval.high,
+        "live_over_predicted": None if ratio is None else list(ratio),
     }
-
-
-def ratio(live: float, predicted: float) -> float | None:
-    """Live over predicted; None when nothing was predicted."""
-    return live / predicted if predicted else None
