@@ -110,7 +110,7 @@ bench-live: setup  ## the policies on real servers (hours, machine otherwise idl
 bench-headline: setup  ## Sarathi-Serve's headline: capacity against its baselines, pipeline bubbles; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/headline.py $(ARGS)
 
-bench-headline-live: setup  ## the same on real servers of the tiny model (40 minutes, machine otherwise idle; can be resumed)
+bench-headline-live: setup  ## the same on real servers of the tiny model (hours, machine otherwise idle; can be resumed)
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/headline_live.py $(ARGS)
 
 bench-etalon: setup  ## Etalon's figures of every policy in one table

@@ -1,6 +1,6 @@
 """Sarathi-Serve's headline on real servers of the tiny model: capacity of stall-free batching against its baselines.
 
-    make bench-headline-live [ARGS="--seeds 2 --requests 80 --decode-ms 4"]      # 40 minutes, nothing else running
+    make bench-headline-live [ARGS="--seeds 2 --requests 80 --decode-ms 4"]      # hours, nothing else running
 
 The criterion of ``headline.py``. Engine on one core, client on another. Targets are 5 and 25 times ``--decode-ms``, a
 step of decodes alone on this machine; the budgets of ``sarathi-static`` are those whose step fits the target here, as

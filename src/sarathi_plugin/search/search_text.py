@@ -83,7 +83,9 @@ def verification(found: dict[str, Any]) -> str:
     )
     ratio = found["live_over_predicted"]
     by_seed = (
-        f" Seed by seed, live is {ratio[0]:.2f} of it (95 % {ratio[1]:.2f} to {ratio[2]:.2f})." if ratio else ""
+        f" Seed by seed, live is {ratio[0]:.2f} of it (95 % {ratio[1]:.2f} to {ratio[2]:.2f})."
+        if ratio
+        else ""
     )
     inside = {True: "inside", False: "outside", None: "not compared with"}[found["inside"]]
     return (

@@ -83,7 +83,7 @@ def verify(
 
 
 def conclusion(predicted: Sequence[float], live: Repeated) -> dict[str, Any]:
-    """Whether the mean of the predicted capacities lies in the live 95 % interval; None with one repeat, which shows none.
+    """Whether the mean of the predicted capacities lies in the live 95 % interval; None with one repeat.
 
     live_over_predicted: mean and 95 % interval of the ratios by seed, which do without the spread of the traffic; None
     where nothing was predicted or there is one repeat.
