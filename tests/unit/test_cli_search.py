@@ -21,6 +21,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     (tmp_path / "server.yaml").write_text("model: some-model\nport: 8000\n")
     (tmp_path / "twice.yaml").write_text("model: some-model\nargs: [--scheduler, orca]\n")
     (tmp_path / "space.yaml").write_text("workload: sharegpt-like\nspace: {profile: [cpu-fast-model]}\n")
+    (tmp_path / "core.yaml").write_text(
+        "workload: sharegpt-like\nspace: {profile: [cpu-fast-model]}\nserve: {model: m, client_cores: [4096]}\n"
+    )
     (tmp_path / "contrary.yaml").write_text(
         "workload: {kind: sharegpt-like, rate: 1}\nrate: 2\nspace: {profile: [cpu-fast-model]}\n"
     )
@@ -117,6 +120,10 @@ SIMULATED = {
     "nothing to verify": (
         ("search", "space.yaml", "--verify"),
         "--verify needs a model to serve: name it under serve: in the file.",
+    ),
+    "a core that is not there": (
+        ("search", "core.yaml", "--verify"),
+        "client_cores: this process may not use core 4096; name others.",
     ),
 }
 

@@ -26,19 +26,24 @@ def hardware() -> str:
     return f"{name}, {cores} cores"
 
 
+def check_cores(cores: Collection[int]) -> None:
+    """Raise ConfigError for cores that this process may not use."""
+    if missing := set(cores) - os.sched_getaffinity(0):
+        raise ConfigError(f"client_cores: this process may not use core {min(missing)}; name others.")
+
+
 @contextlib.contextmanager
 def kept_to(cores: Collection[int]) -> Iterator[None]:
     """Bind this process, and with it the front ends of servers that it starts, to these cores, if any are named.
 
-    An engine on the CPU binds itself, and is slower whenever its client runs on its core. Raises ConfigError for cores
-    that are not there.
+    An engine on the CPU binds itself, but shares its core with whatever else runs there. Raises ConfigError as
+    ``check_cores`` does.
     """
     if not cores:
         yield
         return
+    check_cores(cores)
     before = os.sched_getaffinity(0)
-    if missing := set(cores) - before:
-        raise ConfigError(f"client_cores: this process may not use core {min(missing)}; name others.")
     os.sched_setaffinity(0, cores)
     try:
         yield

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.machine import check_cores
 from sarathi_plugin.search import search_text
 from sarathi_plugin.search.deployment import Traffic
 from sarathi_plugin.search.pareto import front, ranked, value_of
@@ -74,6 +75,8 @@ def check(wanted: SearchFile, options: Options) -> None:
     make_router(wanted.router)
     if options.live and wanted.serve is None:
         raise ConfigError("--verify needs a model to serve: name it under serve: in the file.")
+    if options.live and wanted.serve is not None:
+        check_cores(wanted.serve.client_cores)
     if options.live_repeats < 1:
         raise ConfigError("A live check needs at least one repeat.")
     seen: set[tuple[str, str]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,10 @@ def test_a_server_that_is_gone_ends_it_and_its_run_is_not_kept(runner, tmp_path:
 def test_cores_that_are_not_there(tmp_path: Path):
     wanted = experiment(mode="live", live={"client_cores": [4096]})
     one = LiveRunner(wanted, Store(tmp_path), "e", lambda _: None)
+    before = os.sched_getaffinity(0)
     with pytest.raises(ConfigError, match="may not use core 4096"), one.up([]):
         pass
+    assert os.sched_getaffinity(0) == before
 
 
 def test_servers_of_arms_differ_in_what_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
