@@ -97,3 +97,40 @@ def test_a_hopeless_prompt_ends_within_the_stated_bound(
     steps = play_adversary(config, decodes, token_us, tokens, queue, short)
 
     assert steps <= bound(tokens, decodes)
+
+
+ANSWER = 200
+"""Tokens of every short answer where memory is scarce."""
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("slo", ["deadline", "gap"])
+def test_a_long_prompt_ends_though_growing_answers_want_all_memory(
+    config_for: Callable[..., Any], asynchronous: bool, slo: str
+) -> None:
+    """docs/policies.md: memory that comes free stays free for it, and it loses its place only to those before it.
+
+    200 blocks of 16 tokens; the prompt and its answer need 140 of them in the end, every short one 14. Twelve wait at
+    any time, and they are more urgent.
+    """
+    config = config_for(budget=8192, max_model_len=2400, asynchronous=asynchronous)
+    clock = VirtualClock()
+    scheduler = make_scheduler(config, "sarathi", blocks=201, clock=clock, slo=slo)
+    engine = Engine(scheduler, clock, linear_time(STEP_NS, 100_000), depth=2 if asynchronous else 1)
+
+    def keep_queue() -> None:
+        for _ in range(12 - len(scheduler.waiting)):
+            engine.submit(clock.ns, 24, ANSWER, slo_class="interactive")
+        engine.admit()
+
+    for _ in range(3 * ANSWER):
+        keep_queue()
+        engine.step()
+    assert engine.trace.preemptions, "memory is not scarce"
+    engine.submit(clock.ns - LATE_MS * MS, 1600, 640, name="long", slo_class="interactive")
+    engine.admit()
+    running = len(scheduler.running)
+    for _ in range(running * ANSWER + 640 + bound(1600, running)):
+        keep_queue()
+        engine.step()
+    assert engine.trace.finished.get("long"), "the long prompt starves"

@@ -47,6 +47,7 @@ class Adapter:
         self.view.max_model_tokens = scheduler.max_model_len
         self.view.block_size = scheduler.block_size
         self.view.total_blocks = getattr(self._pool, "num_gpu_blocks", 0)
+        self.view.gaps = table.gaps
         self.view.load_waiting = self._load_waiting
         self.view.load_prompts = self._load_prompts
         self.view.load_row = table.row_at
@@ -65,6 +66,7 @@ class Adapter:
         view.prefills = self._prefill_rows(prefills)
         view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
         view.free_blocks = self._pool.get_num_free_blocks()
+        view.usual_wait_ns = self._table.waits.usual_ns
         self._fill_decodes(decodes)
         return view
 
@@ -269,5 +271,5 @@ class Adapter:
         self._lost_place = [name for name in lost if name in rows and name in requests]
         for name in self._lost_place:
             row = rows[name]
-            row.computed_tokens, row.total_tokens = 0, requests[name].num_tokens
+            row.computed_tokens, row.total_tokens, row.preempted = 0, requests[name].num_tokens, True
             prompts.wait(row)

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
 from sarathi_plugin.policies.sizing import (
     TILES,
     added_misses,
@@ -40,31 +41,39 @@ TYPICAL = 512
 FRONT = 64
 """So many waiting prompts, the most urgent ones, are put in order."""
 
+FIRST = float(1 << 62)
+"""What puts a key before all others."""
+
 
 @dataclass(frozen=True)
 class Sarathi(Policy):
     """Nothing to tune; the fields are there for experiments.
 
-    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts.
+    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts; auto
+    is ``bounded`` in gap mode, else ``loss``. least_wait: in gap mode, sizes by when first tokens come, not by time per
+    token. late_share: in gap mode, gaps that steps up to the stall cap may make late: half of what a P99 forgives.
     tiles: end steps on tile edges. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
-    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free. overtaking: a more urgent
-    waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest overdue; 0 for
-    none, and then a prompt may starve.
+    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
+    where a decode preempted in the end is one late gap, and memory is what the slowest first tokens wait for.
+    overtaking: a more urgent waiting prompt goes before those under way. ageing: every so many steps belong to the
+    prompt furthest overdue; 0 for none, and then a prompt may starve.
     """
 
     coasts = True
     slo: Literal["deadline", "gap"] = "deadline"
     token_budget: Annotated[int, Field(gt=0)] | None = None
-    order: Literal["loss", "deadline", "shortest", "arrival"] = "loss"
+    order: Literal["auto", "loss", "bounded", "deadline", "shortest", "arrival"] = "auto"
+    least_wait: bool = True
+    late_share: Annotated[float, Field(ge=0, lt=1)] = 0.005
     tiles: bool = True
     look_ahead: Annotated[float, Field(gt=0)] = 0.5
     stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
     cold_chunk: Annotated[int, Field(gt=0)] = 128
     max_partial: Annotated[int, Field(gt=0)] = 4
-    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    headroom: Annotated[float, Field(ge=0, lt=1)] | None = None
     overtaking: bool = True
     ageing: Annotated[int, Field(ge=0)] = 16
 
@@ -81,7 +90,7 @@ class Sarathi(Policy):
         if not len(prompts.slots):
             return StepPlan(limit="untracked")
         alone_ns = view.model.predict_ns(view.decode_shape)
-        key, turn = self._rank(view, prompts, alone_ns)
+        key, turn, most = self._rank(view, prompts, alone_ns)
         held = key[: len(view.prefills)].tolist()
         prefills = [view.prefills[i] for i in sorted(range(len(held)), key=held.__getitem__)]
         front = self._front(prompts, key, len(held), view.max_tokens)
@@ -89,25 +98,34 @@ class Sarathi(Policy):
         more_urgent = bool(held and waiting and key[front[0]] < min(held))
         overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served, alone_ns)
+        chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
         passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
         few = passes or len(prefills) < self.max_partial
         crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
-        skip = overtakes and not crowded and chunk > 0
+        gate = view.running if crowded else most
+        admits = chunk > 0 and (gate is None or gate > view.running)
+        skip = overtakes and admits
         return StepPlan(
             budget=view.decode_tokens + chunk,
             limit=limit,
             prefills=prefills,
-            waiting=waiting if chunk and len(waiting) > 1 else None,
+            waiting=waiting if admits and view.waiting_count > 1 else None,
             # The engine gives budget to prompts under way first; without them it reaches the waiting one.
             skip_prefills=skip,
             reason="a more urgent prompt waits" if skip else "",
-            max_running=view.running if crowded else None,
+            max_running=gate,
             available_ns=available,
             relegated=int(
                 np.count_nonzero((view.previous_ns < prompts.due_ns) & (prompts.due_ns < view.now_ns))
             ),
         )
+
+    @property
+    def _order(self) -> str:
+        """The order that holds."""
+        if self.order != "auto":
+            return self.order
+        return "bounded" if self.slo == "gap" else "loss"
 
     @staticmethod
     def _token_ns(view: StepView) -> float:
@@ -115,25 +133,47 @@ class Sarathi(Policy):
         context = view.prefills[0].computed_tokens if view.prefills else 0
         return view.model.predict_ns(view.decode_shape.with_chunk(Chunk(TYPICAL, context))) / TYPICAL
 
-    def _rank(self, view: StepView, prompts: Prompts, alone_ns: int) -> tuple[FloatArray, int | None]:
-        """(by what prompts are ranked, the least first, shape (n,); the overdue one whose turn it is, or None).
+    def _rank(
+        self, view: StepView, prompts: Prompts, alone_ns: int
+    ) -> tuple[FloatArray, int | None, int | None]:
+        """(by what prompts are ranked, the least first, shape (n,); whose turn it is; most running, None for any).
 
         alone_ns: time of a step that carries the decodes alone.
         """
-        work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
-        if self.order == "loss":
-            wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
-            loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
-            # A step has a price of its own: without it the shortest prompts would always come first.
-            key: FloatArray = (work_ns + max(1, alone_ns)) / loss
-        elif self.order == "shortest":
-            key = work_ns
-        else:
-            key = (prompts.due_ns if self.order == "deadline" else prompts.arrival_ns).astype(np.float64)
-        turn = most_overdue(prompts, view.now_ns) if self.ageing and view.step % self.ageing == 0 else None
+        key = self._keys(view, prompts, alone_ns)
+        back = prompts.preempted.nonzero()[0]
+        if len(back):
+            # Nobody gets ahead of one that has lost its place before it is through, so it cannot lose it for ever.
+            key[back] = prompts.arrival_ns[back] - FIRST
+            returning = int(np.count_nonzero(back >= len(view.prefills)))
+            return key, None, None if view.previous_empty else view.running + returning
+        ages = self.ageing and self._order != "bounded"
+        overdue = most_overdue(prompts, view.now_ns) if ages else None
+        if overdue is None:
+            return key, None, None
+        turn = overdue if view.step % self.ageing == 0 else None
         if turn is not None:
             key[turn] = -np.inf
-        return key, turn
+        waits = overdue >= len(view.prefills)
+        claims = waits and self._crowded(view, view.row(int(prompts.slots[overdue])), few=True)
+        return key, turn, view.running if claims else None
+
+    def _keys(self, view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
+        """By what prompts are ranked by their order alone."""
+        order = self._order
+        if order == "bounded":
+            work_ns = work_of(view, prompts)
+            return bounded_ranks(prompts, work_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
+        if order in ("deadline", "arrival"):
+            return (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
+        work_ns = prompts.left_tokens * np.float64(self._token_ns(view))
+        if order == "shortest":
+            return work_ns
+        wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
+        loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
+        # A step has a price of its own: without it the shortest prompts would always come first.
+        found: FloatArray = (work_ns + max(1, alone_ns)) / loss
+        return found
 
     @staticmethod
     def _front(prompts: Prompts, key: FloatArray, held: int, max_tokens: int) -> IntArray:
@@ -156,28 +196,46 @@ class Sarathi(Policy):
 
         first: the waiting prompt to admit. few: one more under way is not too many, or it does not stay long.
         """
+        if view.previous_empty:  # nobody can be held back
+            return False
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
-        return not few or (view.decodes > 0 and left < self.headroom * view.total_blocks)
+        return not few or (view.decodes > 0 and left < self._headroom * view.total_blocks)
+
+    @property
+    def _headroom(self) -> float:
+        """The share that holds."""
+        if self.headroom is not None:
+            return self.headroom
+        return 0.0 if self.slo == "gap" else 0.02
+
+    def _limit(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[str, float]:
+        """(what bounds a step however much slack there is, its longest duration)."""
+        if not view.decodes:
+            return "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
+        most_ns = self.stall_cap * view.min_decode_tbt_ns
+        if self.slo == "deadline":
+            return "stall cap", most_ns
+        if view.gaps is None:
+            return "gap", float(view.min_decode_tbt_ns)
+        return "gap", view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
 
     def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int
     ) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time they may take) of this step."""
+        """(prompt tokens, what bound them, time they may take) of this step. others: prompts behind the rows."""
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
-        if not view.decodes:
-            limit, limit_ns = "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
-        elif self.slo == "gap":
-            limit, limit_ns = "gap", float(view.min_decode_tbt_ns)
-        else:
-            limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
+        limit, limit_ns = self._limit(view, rows)
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf
-        best = fastest(sizes, spare_ns)
+        if self.slo == "gap" and self.least_wait:
+            best: int | None = least_wait(view, rows, sizes, others)
+        else:
+            best = fastest(sizes, spare_ns)
         if best is None:
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)

@@ -57,4 +57,5 @@ class PromptColumns:
 
     def _write(self, place: int, row: RequestRow, left_tokens: int) -> None:
         index = self._classes[row.slo.name]
-        self._columns[:, place] = row.slot, row.arrival_ns, row.prefill_deadline_ns, index, left_tokens
+        due_ns = row.prefill_deadline_ns
+        self._columns[:, place] = row.slot, row.arrival_ns, due_ns, index, left_tokens, row.preempted

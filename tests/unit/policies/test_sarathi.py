@@ -223,6 +223,11 @@ def test_no_more_of_the_queue_is_put_in_order_than_could_fill_a_step():
     assert names(plan.waiting) == ["0", "1", "2", "3", "4"]
 
 
+def test_a_prompt_that_fills_a_step_alone_goes_to_the_front_all_the_same():
+    plan = SARATHI.plan(make_view(DUE, (), [GONE, SOON, LATER], max_tokens=512))
+    assert names(plan.waiting) == ["soon"]
+
+
 OVERDUE = make_row("overdue", tokens=800, arrived_ms=-5000, due_ms=-4500)
 
 
@@ -295,6 +300,14 @@ def test_nobody_is_admitted_beyond_so_many_prompts_under_way(partial: int, gate:
     assert SARATHI.plan(make_view(DUE, prefills, LONG, free_blocks=4000)).max_running == gate
 
 
+def test_a_queue_from_which_nobody_is_admitted_is_left_as_it_is():
+    crowd = [make_row(str(i), tokens=3000, due_ms=50 + i) for i in range(4)]
+    plan = SARATHI.plan(make_view(DUE, crowd, [GONE, LATER]))
+    assert (plan.max_running, plan.waiting) == (14, None)
+    plan = SARATHI.plan(make_view(DUE, crowd, [GONE, LATER], previous_empty=True))
+    assert (plan.max_running, names(plan.waiting)) == (None, ["later", "gone"])
+
+
 @pytest.mark.parametrize(("free", "gate"), [(144, 10), (145, None)])
 def test_admission_leaves_memory_for_the_decodes_to_grow(free: int, gate: int | None):
     """2 % of 4,096 blocks are 81.9, and 1,000 tokens take 63."""
@@ -304,6 +317,34 @@ def test_admission_leaves_memory_for_the_decodes_to_grow(free: int, gate: int | 
 
 def test_an_engine_without_decodes_admits_into_the_last_block():
     assert SARATHI.plan(make_view((), (), [SOON], free_blocks=63)).max_running is None
+
+
+BACK = make_row("back", tokens=2000, arrived_ms=-900, due_ms=-500, preempted=True)
+
+
+@pytest.mark.parametrize("slo", ["deadline", "gap"])
+def test_who_lost_its_place_goes_before_all_others_and_nobody_is_admitted_with_it(slo: str):
+    older = make_row("older", arrived_ms=-950, due_ms=-500, preempted=True)
+    plan = Sarathi(slo=slo).plan(make_view(DUE, [LATER], [SOON, BACK, older]))
+    assert names(plan.waiting)[:2] == ["older", "back"]
+    assert plan.max_running == len(DUE) + 1 + 2
+    assert plan.skip_prefills
+
+
+def test_nobody_is_admitted_until_who_lost_its_place_is_through_its_prompt_again():
+    plan = SARATHI.plan(make_view(DUE, [SOON, BACK], [SHORT]))
+    assert names(plan.prefills) == ["back", "soon"]
+    assert (plan.max_running, plan.waiting, plan.skip_prefills) == (len(DUE) + 2, None, False)
+    assert SARATHI.plan(make_view(DUE, [SOON], [SHORT])).max_running is None
+
+
+@pytest.mark.parametrize(("free", "gate"), [(131, 10), (132, None)])
+@pytest.mark.parametrize("step", [16, 17])
+def test_the_furthest_overdue_gets_the_memory_it_needs_before_others_take_it(
+    step: int, free: int, gate: int | None
+):
+    """Its 800 tokens take 50 blocks, and 2 % of 4,096 are left: 131.9. The other one would fit into four."""
+    assert SARATHI.plan(make_view(DUE, (), [SHORT, OVERDUE], step=step, free_blocks=free)).max_running == gate
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

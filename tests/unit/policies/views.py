@@ -53,6 +53,7 @@ def make_row(
     arrived_ms: float = -100,
     due_ms: float = 1000,
     slo: SloClass = STANDARD,
+    preempted: bool = False,
 ) -> RequestRow:
     """A prompt that arrived and is due so many milliseconds after now."""
     return RequestRow(
@@ -66,6 +67,7 @@ def make_row(
         prefill_deadline_ns=NOW + round(due_ms * NS_PER_MS),
         total_tokens=tokens,
         computed_tokens=computed,
+        preempted=preempted,
     )
 
 
@@ -78,6 +80,7 @@ def prompts_of(rows: Sequence[RequestRow], classes: Sequence[SloClass]) -> Promp
         column(row.prefill_deadline_ns for row in rows),
         column(classes.index(row.slo) for row in rows),
         column(row.remaining_tokens for row in rows),
+        column(row.preempted for row in rows),
     )
 
 

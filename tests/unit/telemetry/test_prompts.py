@@ -24,7 +24,7 @@ def test_a_new_request_waits_with_all_of_its_prompt(table: RequestTable):
     row = table.add("a", BATCH, 7, 1000, 10)
     prompts = table.prompts.take(())
     assert [column.tolist() for column in prompts] == [
-        [row.slot], [7], [row.prefill_deadline_ns], [1], [1000]
+        [row.slot], [7], [row.prefill_deadline_ns], [1], [1000], [0]
     ]  # fmt: skip
     assert table.row_at(row.slot) is row
 
@@ -43,9 +43,10 @@ def test_a_preempted_request_waits_again_with_its_answer_to_compute_anew(table: 
     row = table.add("a", CHAT, 0, 500, 10)
     table.prompts.leave(row.slot)
     assert not len(table.prompts.take(()).slots)
-    row.total_tokens = 530
+    row.total_tokens, row.preempted = 530, True
     table.prompts.wait(row)
-    assert table.prompts.take(()).left_tokens.tolist() == [530]
+    prompts = table.prompts.take(())
+    assert (prompts.left_tokens.tolist(), prompts.preempted.tolist()) == ([530], [1])
 
 
 def test_who_leaves_is_gone_and_its_slot_serves_another(table: RequestTable):
