@@ -39,7 +39,8 @@ STOCK_CODE = (
 )
 """What results of stock vLLM and bounds depend on: when any of it changes, they are computed anew."""
 
-CODE = (*STOCK_CODE, "engine", "plugins.py", "policies", "steptime", "telemetry", "tolerance.py")
+LEARNED = ("gapcount.py", "tolerance.py", "waits.py")
+CODE = (*STOCK_CODE, "engine", "plugins.py", "policies", "steptime", "telemetry", *LEARNED)
 """The same of arms that are ours."""
 
 

@@ -150,6 +150,7 @@ def build_driver(
         load_curve(settings.prefill_curve),
         snapshot,
         keep_tokens=bool(readers - {plugins.TRACKER, plugins.LIVE}),
+        count_gaps=getattr(policy, "slo", None) == "gap",
     )
     default = classes[settings.default_class]
     journal = Journal(recorder.note) if recorder else None

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from sarathi_plugin.core import Chunk, StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
 from sarathi_plugin.policies.sizing import (
     TILES,
     added_misses,
@@ -45,26 +46,31 @@ FRONT = 64
 class Sarathi(Policy):
     """Nothing to tune; the fields are there for experiments.
 
-    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts.
+    slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts; auto
+    is ``bounded`` in gap mode, else ``loss``. least_wait: in gap mode, sizes by when first tokens come, not by time per
+    token. late_share: in gap mode, gaps that steps up to the stall cap may make late: half of what a P99 forgives.
     tiles: end steps on tile edges. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
-    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free. overtaking: a more urgent
-    waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest overdue; 0 for
-    none, and then a prompt may starve.
+    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
+    where a decode preempted in the end is one late gap, and memory is what the slowest first tokens wait for.
+    overtaking: a more urgent waiting prompt goes before those under way. ageing: every so many steps belong to the
+    prompt furthest overdue; 0 for none, and then a prompt may starve.
     """
 
     coasts = True
     slo: Literal["deadline", "gap"] = "deadline"
     token_budget: Annotated[int, Field(gt=0)] | None = None
-    order: Literal["loss", "deadline", "shortest", "arrival"] = "loss"
+    order: Literal["auto", "loss", "bounded", "deadline", "shortest", "arrival"] = "auto"
+    least_wait: bool = True
+    late_share: Annotated[float, Field(ge=0, lt=1)] = 0.005
     tiles: bool = True
     look_ahead: Annotated[float, Field(gt=0)] = 0.5
     stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
     cold_chunk: Annotated[int, Field(gt=0)] = 128
     max_partial: Annotated[int, Field(gt=0)] = 4
-    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    headroom: Annotated[float, Field(ge=0, lt=1)] | None = None
     overtaking: bool = True
     ageing: Annotated[int, Field(ge=0)] = 16
 
@@ -89,7 +95,7 @@ class Sarathi(Policy):
         more_urgent = bool(held and waiting and key[front[0]] < min(held))
         overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
-        chunk, limit, available = self._chunk(view, served, alone_ns)
+        chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
         passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
         few = passes or len(prefills) < self.max_partial
         crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
@@ -109,6 +115,13 @@ class Sarathi(Policy):
             ),
         )
 
+    @property
+    def _order(self) -> str:
+        """The order that holds."""
+        if self.order != "auto":
+            return self.order
+        return "bounded" if self.slo == "gap" else "loss"
+
     @staticmethod
     def _token_ns(view: StepView) -> float:
         """Time per prompt token of a typical chunk in this batch."""
@@ -120,16 +133,21 @@ class Sarathi(Policy):
 
         alone_ns: time of a step that carries the decodes alone.
         """
+        order = self._order
+        if order == "bounded":
+            own_ns = work_of(view, prompts, alone_ns)
+            ranks = bounded_ranks(prompts, own_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
+            return ranks, None
         work_ns: FloatArray = prompts.left_tokens * np.float64(self._token_ns(view))
-        if self.order == "loss":
+        if order == "loss":
             wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
             loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
             # A step has a price of its own: without it the shortest prompts would always come first.
             key: FloatArray = (work_ns + max(1, alone_ns)) / loss
-        elif self.order == "shortest":
+        elif order == "shortest":
             key = work_ns
         else:
-            key = (prompts.due_ns if self.order == "deadline" else prompts.arrival_ns).astype(np.float64)
+            key = (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
         turn = most_overdue(prompts, view.now_ns) if self.ageing and view.step % self.ageing == 0 else None
         if turn is not None:
             key[turn] = -np.inf
@@ -157,27 +175,46 @@ class Sarathi(Policy):
         first: the waiting prompt to admit. few: one more under way is not too many, or it does not stay long.
         """
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
-        return not few or (view.decodes > 0 and left < self.headroom * view.total_blocks)
+        return not few or (view.decodes > 0 and left < self._headroom * view.total_blocks)
+
+    @property
+    def _headroom(self) -> float:
+        """The share that holds."""
+        if self.headroom is not None:
+            return self.headroom
+        return 0.0 if self.slo == "gap" else 0.02
+
+    def _limit(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[str, float]:
+        """(what bounds a step however much slack there is, its longest duration)."""
+        if not view.decodes:
+            return "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
+        most_ns = self.stall_cap * view.min_decode_tbt_ns
+        if self.slo == "deadline":
+            return "stall cap", most_ns
+        if view.gaps is None:
+            return "gap", float(view.min_decode_tbt_ns)
+        return "gap", view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
 
     def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int
     ) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time they may take) of this step."""
+        """(prompt tokens, what bound them, time they may take) of this step.
+
+        rows: prompts in the order in which they are served. others: how many wait behind these.
+        """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
-        if not view.decodes:
-            limit, limit_ns = "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
-        elif self.slo == "gap":
-            limit, limit_ns = "gap", float(view.min_decode_tbt_ns)
-        else:
-            limit, limit_ns = "stall cap", self.stall_cap * view.min_decode_tbt_ns
+        limit, limit_ns = self._limit(view, rows)
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf
-        best = fastest(sizes, spare_ns)
+        if self.slo == "gap" and self.least_wait:
+            best: int | None = least_wait(view, rows, sizes, alone_ns, others)
+        else:
+            best = fastest(sizes, spare_ns)
         if best is None:
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)

@@ -11,11 +11,13 @@ import numpy as np
 
 from sarathi_plugin.core import IntArray, RequestRow, SloClass
 from sarathi_plugin.deadlines import overdue_periods
+from sarathi_plugin.gapcount import GapCount
 from sarathi_plugin.records import RequestStatus, RequestTimeline
 from sarathi_plugin.telemetry.emission import Batch, Emission, TokenBatch
 from sarathi_plugin.telemetry.prompts import PromptColumns
 from sarathi_plugin.telemetry.snapshot import FREE, ROWS, Snapshot
 from sarathi_plugin.tolerance import Tolerance
+from sarathi_plugin.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +47,8 @@ class Outcome(NamedTuple):
 class RequestTable:
     """All live requests of one engine. Not thread-safe: only the engine's thread writes.
 
-    classes: in the order of their indices. keep_tokens: keep every token's time (for timelines).
+    classes: in the order of their indices. keep_tokens: keep every token's time (for timelines). count_gaps: count
+    those that are late.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class RequestTable:
         snapshot: Snapshot,
         *,
         keep_tokens: bool = False,
+        count_gaps: bool = False,
     ) -> None:
         self.classes = tuple(classes)
         self.curve = curve
@@ -76,6 +80,8 @@ class RequestTable:
         self.tokens = np.zeros(ROWS, np.int64)
         self.prompts = PromptColumns(self._index)
         self.tolerance = Tolerance(self.classes)
+        self.waits = Waits()
+        self.gaps = GapCount(self.classes) if count_gaps else None
         self._batch: Batch | None = None
 
     def add(
@@ -138,6 +144,8 @@ class RequestTable:
             self.publish()
         if batch.fresh and not batch.steps:
             self.first_ns[slots[batch.before == 0]] = now_ns
+        if self.gaps is not None:
+            self._count_gaps(self.gaps, batch, now_ns)
         batch.last = now_ns
         batch.steps += 1
         if self.keep_tokens:
@@ -157,6 +165,16 @@ class RequestTable:
         batch.deadline, batch.shift = due + batch.step, 0
         batch.earliest = int(batch.deadline.min())
         return missed
+
+    @staticmethod
+    def _count_gaps(gaps: GapCount, batch: Batch, now_ns: int) -> None:
+        """The gaps that these tokens end; a first token ends none."""
+        between = now_ns - batch.last
+        if batch.fresh and not batch.steps:
+            begun = batch.before > 0
+            gaps.note(batch.slo_index[begun], between[begun] if isinstance(between, np.ndarray) else between)
+        else:
+            gaps.note(batch.slo_index, between)
 
     def publish(self) -> None:
         """Bring the column of deadlines up to date."""
@@ -227,6 +245,8 @@ class RequestTable:
         )
         if status == "finished":
             self.tolerance.note(outcome.slo_index, outcome.tokens)
+            if outcome.first_ns:
+                self.waits.note(outcome.first_ns - row.arrival_ns)
         self.slo_index[slot] = FREE
         self._by_slot[slot] = None
         self.prompts.leave(slot)
