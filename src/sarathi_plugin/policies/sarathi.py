@@ -53,9 +53,9 @@ class Sarathi(Policy):
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
     holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
-    where a decode preempted in the end is one late gap, and memory is what the slowest first tokens wait for.
-    overtaking: a more urgent waiting prompt goes before those under way. ageing: every so many steps belong to the
-    prompt furthest overdue; 0 for none, and then a prompt may starve.
+    where a preempted decode costs one late gap. overtaking: a more urgent waiting prompt goes before those under way.
+    ageing: every so many steps belong to the prompt furthest overdue; 0 for none, and then a prompt may starve; order
+    ``bounded`` needs none.
     """
 
     coasts = True
@@ -100,11 +100,12 @@ class Sarathi(Policy):
         few = passes or len(prefills) < self.max_partial
         crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
         skip = overtakes and not crowded and chunk > 0
+        admits = chunk > 0 and view.waiting_count > 1 and not crowded
         return StepPlan(
             budget=view.decode_tokens + chunk,
             limit=limit,
             prefills=prefills,
-            waiting=waiting if chunk and len(waiting) > 1 else None,
+            waiting=waiting if admits else None,
             # The engine gives budget to prompts under way first; without them it reaches the waiting one.
             skip_prefills=skip,
             reason="a more urgent prompt waits" if skip else "",
@@ -174,6 +175,8 @@ class Sarathi(Policy):
 
         first: the waiting prompt to admit. few: one more under way is not too many, or it does not stay long.
         """
+        if view.previous_empty:  # nobody can be held back
+            return False
         left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
         return not few or (view.decodes > 0 and left < self._headroom * view.total_blocks)
 

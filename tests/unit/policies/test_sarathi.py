@@ -223,6 +223,11 @@ def test_no_more_of_the_queue_is_put_in_order_than_could_fill_a_step():
     assert names(plan.waiting) == ["0", "1", "2", "3", "4"]
 
 
+def test_a_prompt_that_fills_a_step_alone_goes_to_the_front_all_the_same():
+    plan = SARATHI.plan(make_view(DUE, (), [GONE, SOON, LATER], max_tokens=512))
+    assert names(plan.waiting) == ["soon"]
+
+
 OVERDUE = make_row("overdue", tokens=800, arrived_ms=-5000, due_ms=-4500)
 
 
@@ -293,6 +298,14 @@ def test_at_the_limit_of_prompts_under_way_one_overtakes_only_if_its_step_finish
 def test_nobody_is_admitted_beyond_so_many_prompts_under_way(partial: int, gate: int | None):
     prefills = [make_row(str(i)) for i in range(partial)]
     assert SARATHI.plan(make_view(DUE, prefills, LONG, free_blocks=4000)).max_running == gate
+
+
+def test_a_queue_from_which_nobody_is_admitted_is_left_as_it_is():
+    crowd = [make_row(str(i), tokens=3000, due_ms=50 + i) for i in range(4)]
+    plan = SARATHI.plan(make_view(DUE, crowd, [GONE, LATER]))
+    assert (plan.max_running, plan.waiting) == (14, None)
+    plan = SARATHI.plan(make_view(DUE, crowd, [GONE, LATER], previous_empty=True))
+    assert (plan.max_running, names(plan.waiting)) == (None, ["later", "gone"])
 
 
 @pytest.mark.parametrize(("free", "gate"), [(144, 10), (145, None)])
