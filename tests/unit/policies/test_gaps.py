@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
+from sarathi_plugin.gapcount import GapCount
 from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
 from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import Sizes, attention_of, candidates, sizes_within
@@ -172,6 +173,31 @@ def test_gap_mode_goes_by_what_prompts_can_bear_and_deadline_mode_does_not_look(
     assert named(Sarathi(slo="gap")) == ["short", "middle", "old"]
     assert named(Sarathi(slo="gap", order="arrival")) == ["old", "middle", "short"]
     assert Sarathi().plan(view) == before
+
+
+def test_gap_mode_sizes_a_step_by_the_gaps_that_may_still_be_late():
+    """Ten late gaps more of 2,000 are half a percent, of 1,999 beyond it."""
+    view = make_view(DECODES, (), [make_row(tokens=9000)])
+    allowed_ms = lambda policy: policy.plan(view).available_ns / NS_PER_MS  # noqa: E731
+    view.gaps = GapCount(CLASSES)
+    view.gaps.seen[0] = 1999
+    assert allowed_ms(Sarathi(slo="gap")) == 100
+    view.gaps.seen[0] = 2000
+    assert allowed_ms(Sarathi(slo="gap")) == 400
+    assert allowed_ms(Sarathi(slo="gap", stall_cap=2)) == 200
+    assert allowed_ms(Sarathi(slo="gap", late_share=0)) == 100
+    assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
+
+
+def test_prompts_behind_those_that_a_step_serves_count_in_its_size():
+    """Two prompts fill a step together; the second waits for the first unless enough others wait behind both."""
+    sizes = [
+        Sarathi(slo="gap")
+        .plan(make_view((), (), [make_row(tokens=1500)] * (2 + more), max_tokens=3000))
+        .budget
+        for more in (0, 30)
+    ]
+    assert sizes == [1500, 3000]
 
 
 def test_gap_mode_keeps_no_memory_free():
