@@ -25,13 +25,12 @@ LEAST_SHARE = 0.1
 """Share of a step that prompts get at the least, whatever the decodes take: what remains without it has no end."""
 
 
-def work_of(view: StepView, prompts: Prompts) -> FloatArray:
+def work_of(view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
     """Nanoseconds from its start to its first token of each prompt if it went alone beside the decodes; shape (n,).
 
     Attention included: twice the tokens are more than twice the work. Steps are as long as the tightest decode allows,
-    and the decodes take their part of each.
+    and the decodes take their part of each. alone_ns: time of a step that carries the decodes alone.
     """
-    alone_ns = view.model.predict_ns(view.decode_shape)
     pairs = SAMPLE * SAMPLE
     flat, steep = predicted(view.model, view.decode_shape, [SAMPLE, SAMPLE], [0.0, float(pairs)])
     left = prompts.left_tokens.astype(np.float64)
@@ -78,7 +77,7 @@ def bounded_ranks(
     return ranks
 
 
-def least_wait(view: StepView, rows: Sequence[RequestRow], sizes: Sizes, others: int) -> int:
+def least_wait(view: StepView, rows: Sequence[RequestRow], sizes: Sizes, alone_ns: int, others: int) -> int:
     """Index of the chunk after which first tokens come soonest, summed over all prompts; the larger of equals.
 
     A prompt that ends within the chunk has its first token when the step ends. One beyond it waits for the step, then
@@ -86,10 +85,10 @@ def least_wait(view: StepView, rows: Sequence[RequestRow], sizes: Sizes, others:
     step of the usual size, the one with the least time per token. Attention counts alike whoever carries it: time per
     token of a chunk would favour the small, whose tokens look back on less.
 
-    rows: prompts in the order in which they are served. others: prompts that wait behind all of these.
+    rows: prompts in the order in which they are served. alone_ns: time of a step that carries the decodes alone.
+    others: prompts that wait behind all of these.
     """
     model, shape = view.model, view.decode_shape
-    alone_ns = model.predict_ns(shape)
     counts = np.array(sizes.tokens)
     took = np.array(sizes.times_ns) / (1 + model.margin)
     flat = np.array(predicted(model, shape, sizes.tokens, [0.0] * len(sizes.tokens)))

@@ -56,9 +56,9 @@ class Sarathi(Policy):
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
     holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
-    where a decode preempted in the end is one late gap, and memory is what the slowest first tokens wait for.
-    overtaking: a more urgent waiting prompt goes before those under way. ageing: every so many steps belong to the
-    prompt furthest overdue; 0 for none, and then a prompt may starve.
+    where a preempted decode costs one late gap. overtaking: a more urgent waiting prompt goes before those under way.
+    ageing: every so many steps belong to the prompt furthest overdue; 0 for none, and then a prompt may starve; order
+    ``bounded`` needs none.
     """
 
     coasts = True
@@ -162,8 +162,8 @@ class Sarathi(Policy):
         """By what prompts are ranked by their order alone."""
         order = self._order
         if order == "bounded":
-            work_ns = work_of(view, prompts)
-            return bounded_ranks(prompts, work_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
+            own_ns = work_of(view, prompts, alone_ns)
+            return bounded_ranks(prompts, own_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
         if order in ("deadline", "arrival"):
             return (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
         work_ns = prompts.left_tokens * np.float64(self._token_ns(view))
@@ -222,7 +222,10 @@ class Sarathi(Policy):
     def _chunk(
         self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int
     ) -> tuple[int, str, int | None]:
-        """(prompt tokens, what bound them, time they may take) of this step. others: prompts behind the rows."""
+        """(prompt tokens, what bound them, time they may take) of this step.
+
+        rows: prompts in the order in which they are served. others: how many wait behind these.
+        """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
@@ -233,7 +236,7 @@ class Sarathi(Policy):
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf
         if self.slo == "gap" and self.least_wait:
-            best: int | None = least_wait(view, rows, sizes, others)
+            best: int | None = least_wait(view, rows, sizes, alone_ns, others)
         else:
             best = fastest(sizes, spare_ns)
         if best is None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
+from sarathi_plugin.gapcount import GapCount
 from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
 from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import Sizes, attention_of, candidates, sizes_within
@@ -90,20 +91,28 @@ def test_nobody_waits_longer_than_usual_or_than_first_come_first_served(drawn, u
     assert all(waits[i] <= max(served[i], usual) for i in waits)
 
 
+def alone(view) -> int:
+    return view.model.predict_ns(view.decode_shape)
+
+
+def work(view, rows):
+    return work_of(view, prompts_of(rows, CLASSES), alone(view))
+
+
 def test_work_counts_attention_and_what_decodes_take_of_every_step():
     rows = [make_row("a", tokens=1000, computed=500), make_row("b", tokens=1000)]
-    alone = work_of(make_view((), rows[:1], rows[1:]), prompts_of(rows, CLASSES))
-    assert alone / NS_PER_MS == pytest.approx([50, 100])
-    beside = work_of(make_view(DECODES, rows[:1], rows[1:]), prompts_of(rows, CLASSES))
+    unhindered = work(make_view((), rows[:1], rows[1:]), rows)
+    assert unhindered / NS_PER_MS == pytest.approx([50, 100])
+    beside = work(make_view(DECODES, rows[:1], rows[1:]), rows)
     assert beside / NS_PER_MS == pytest.approx([50 / 0.8, 100 / 0.8])
     steep = LinearModel(pair_ms=1e-4)
-    looked = work_of(make_view((), rows[:1], rows[1:], model=steep), prompts_of(rows, CLASSES))
+    looked = work(make_view((), rows[:1], rows[1:], model=steep), rows)
     assert looked / NS_PER_MS == pytest.approx([50 + 37.5, 100 + 50])
 
 
 def test_decodes_that_leave_no_room_do_not_make_work_endless():
     rows = [make_row("a")]
-    crowd = work_of(make_view([100.0] * 200, (), rows), prompts_of(rows, CLASSES))
+    crowd = work(make_view([100.0] * 200, (), rows), rows)
     assert crowd / NS_PER_MS == pytest.approx([1000])
 
 
@@ -115,7 +124,7 @@ def size_of(rows, limit_ms: float = 1e9, *, model=None, others: int = 0, tiles=(
     view = make_view(DECODES, (), rows, model=model)
     tokens = candidates(0, 8192, rows, tiles)
     sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ms * NS_PER_MS)
-    return sizes.tokens[least_wait(view, rows, sizes, others)]
+    return sizes.tokens[least_wait(view, rows, sizes, alone(view), others)]
 
 
 def test_one_prompt_is_computed_at_once_if_it_can_be():
@@ -149,7 +158,7 @@ def test_the_larger_of_equals():
     free = LinearModel(step_ms=0, decode_ms=0)
     view = make_view(DECODES, (), [make_row(tokens=4000)], model=free)
     sizes = Sizes([1000, 2000], [100e6, 200e6])
-    assert least_wait(view, [make_row(tokens=4000)], sizes, 0) == 1
+    assert least_wait(view, [make_row(tokens=4000)], sizes, alone(view), 0) == 1
 
 
 # -- in the policy -----------------------------------------------------------------------------------------------
@@ -164,6 +173,31 @@ def test_gap_mode_goes_by_what_prompts_can_bear_and_deadline_mode_does_not_look(
     assert named(Sarathi(slo="gap")) == ["short", "middle", "old"]
     assert named(Sarathi(slo="gap", order="arrival")) == ["old", "middle", "short"]
     assert Sarathi().plan(view) == before
+
+
+def test_gap_mode_sizes_a_step_by_the_gaps_that_may_still_be_late():
+    """Ten late gaps more of 2,000 are half a percent, of 1,999 beyond it."""
+    view = make_view(DECODES, (), [make_row(tokens=9000)])
+    allowed_ms = lambda policy: policy.plan(view).available_ns / NS_PER_MS  # noqa: E731
+    view.gaps = GapCount(CLASSES)
+    view.gaps.seen[0] = 1999
+    assert allowed_ms(Sarathi(slo="gap")) == 100
+    view.gaps.seen[0] = 2000
+    assert allowed_ms(Sarathi(slo="gap")) == 400
+    assert allowed_ms(Sarathi(slo="gap", stall_cap=2)) == 200
+    assert allowed_ms(Sarathi(slo="gap", late_share=0)) == 100
+    assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
+
+
+def test_prompts_behind_those_that_a_step_serves_count_in_its_size():
+    """Two prompts fill a step together; the second waits for the first unless enough others wait behind both."""
+    sizes = [
+        Sarathi(slo="gap")
+        .plan(make_view((), (), [make_row(tokens=1500)] * (2 + more), max_tokens=3000))
+        .budget
+        for more in (0, 30)
+    ]
+    assert sizes == [1500, 3000]
 
 
 def test_gap_mode_keeps_no_memory_free():
