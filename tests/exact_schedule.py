@@ -57,7 +57,9 @@ def draw_cost(rng: np.random.Generator, machine: str) -> CostModel:
         units = (0.1 * MS, 0.5 * MS, 0.3 * MS)
     context, token, pair = (rng.uniform(0, unit) for unit in units)
     host, decode, prefill = rng.uniform(0, 3), rng.uniform(0, 1), rng.uniform(0, 1)
-    return CostModel(table * MS, host * MS, decode * MS, context, prefill * MS, token, pair)
+    return CostModel(
+        table * MS, host * MS, decode * MS, rng.uniform(0, 0.5) * MS, context, prefill * MS, token, pair
+    )
 
 
 def draw(rng: np.random.Generator, workload: str, machine: str) -> Instance:
@@ -97,7 +99,8 @@ def step_ns(cost: CostModel, contexts: list[int], chunks: list[tuple[int, int]])
     tokens = len(contexts) + sum(c for c, _ in chunks)
     found = cost.host_ns + cost.linear(tokens)
     if contexts:
-        found += cost.decode_step_ns + cost.decode_context_token_ns * sum(contexts)
+        found += cost.decode_step_ns + cost.decode_row_ns * len(contexts)
+        found += cost.decode_context_token_ns * sum(contexts)
     if chunks:
         pairs = sum(c * (before + c / 2) for c, before in chunks)
         found += cost.prefill_step_ns + cost.prefill_token_ns * sum(c for c, _ in chunks)

@@ -45,16 +45,19 @@ def profile_record(
         int | None, typer.Option(min=64, help="Longest context; half the model's when unset.")
     ] = None,
     budget: Annotated[int, typer.Option(min=64, help="max_num_batched_tokens while recording.")] = 2048,
+    traffic: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds of random traffic after the grid; 0 for none.")
+    ] = 40.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts.")] = 0,
 ) -> None:
-    """Serve a model and drive it over a grid of batch shapes, recording every step. On an otherwise idle machine."""
+    """Serve a model, drive it over a grid of batches and by traffic, record every step. On an idle machine."""
 
     def run() -> None:
         from sarathi_plugin.load import record_command
 
         record_command.record(
-            model, out, arguments or [], max_streams=streams, max_context=context, budget=budget, seed=seed,
-            say=typer.echo,
+            model, out, arguments or [], max_streams=streams, max_context=context, budget=budget,
+            traffic_s=traffic, seed=seed, say=typer.echo,
         )  # fmt: skip
 
     guard(run, extra="load")

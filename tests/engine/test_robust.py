@@ -37,6 +37,7 @@ TIMES = (
     "host_s",
     "host_request_s",
     "decode_step_s",
+    "decode_row_s",
     "decode_context_token_s",
     "prefill_step_s",
     "prefill_token_s",

@@ -45,6 +45,7 @@ PROFILES = st.builds(
     tensor_parallel=st.sampled_from([1, 2, 4]),
     linear_s=tables(),
     decode_step_s=SMALL,
+    decode_row_s=st.floats(0, 1e-4),
     decode_context_token_s=st.floats(0, 1e-6),
     prefill_step_s=SMALL,
     prefill_token_s=st.floats(0, 1e-4),

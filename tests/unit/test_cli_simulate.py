@@ -79,6 +79,7 @@ USAGE = {
     "no stream": (*RECORD, "a.jsonl.gz", "--streams", "0"),
     "hardly any budget": (*RECORD, "a.jsonl.gz", "--budget", "63"),
     "hardly any context": (*RECORD, "a.jsonl.gz", "--context", "63"),
+    "traffic of the past": (*RECORD, "a.jsonl.gz", "--traffic", "-1"),
     "no replica": ("simulate", "chat", "--replicas", "0"),
     "no request": ("simulate", "chat", "--requests", "0"),
     "no worker": ("simulate", "chat", "--workers", "0"),

@@ -125,8 +125,7 @@ class Results:
         """The figure of every valid run by seed and repeat, as far as it has one."""
         found = {}
         for run in self.of(arm, cell):
-            source = run.facts["capacity"] if metric.name == CAPACITY else run.facts["figures"]
-            value = source.get("rate" if metric.name == CAPACITY else metric.name)
+            value = run.figure(metric, self._requests[run.unit.workload])
             if value is not None:
                 found[run.unit.seed, run.unit.repeat] = float(value)
         return found

@@ -152,6 +152,10 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
 """Every metric by its name. ``capacity`` comes from a search of its own, not from one run."""
 
 
+OF_SERVER = frozenset(name for name in METRICS if name.startswith("delay_"))
+"""Those of which a client knows nothing."""
+
+
 def metric_named(name: str) -> Metric:
     """Raises ConfigError for an unknown name."""
     if name not in METRICS:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.evaluate.analysis import Cell, Claim
     from sarathi_plugin.evaluate.store import StoredRun
-    from sarathi_plugin.records import RequestTimeline
 
 LONE_CONTEXT = 1024
 
@@ -128,21 +127,14 @@ def notes(claim: Claim, items: list[Item], done: int, total: int, results: Resul
 def _take(data: sections.Data, run: StoredRun) -> None:
     """Sort one run's timelines and steps in."""
     cell: Cell = (run.unit.workload, run.unit.load)
-    skip = data.wanted.workload(run.unit.workload).warm_up
-    timelines = run.timelines(skip=skip)
+    case = data.wanted.workload(run.unit.workload)
+    timelines = run.timelines(skip=case.warm_up)
     data.judged[run.unit.arm].setdefault(cell, []).extend(timelines)
-    server = run.server_timelines()
-    known: list[RequestTimeline] = [
-        t for t in (_in_order(server)[skip:] if server else timelines) if t.scheduled_ns is not None
-    ]
+    server = run.server_timelines(case.requests)
+    known = [t for t in server or timelines if t.scheduled_ns is not None]
     data.known[run.unit.arm].setdefault(cell, []).extend(known)
     if cell == data.hardest and (records := run.steps()):
         data.steps.setdefault(run.unit.arm, []).extend(records)
-
-
-def _in_order(timelines: list[RequestTimeline]) -> list[RequestTimeline]:
-    """By arrival: a server records requests as they end."""
-    return sorted(timelines, key=lambda t: t.arrival_ns)
 
 
 def _decode_ms(data: sections.Data) -> float | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.evaluate.knobs import Tuning
+from sarathi_plugin.evaluate.metrics import CAPACITY, OF_SERVER
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from sarathi_plugin.evaluate.metrics import Metric
     from sarathi_plugin.evaluate.spec import Experiment, WorkloadCase
     from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.workload.trace import Trace
@@ -51,10 +53,29 @@ class StoredRun:
         """The client's view, without the first ``skip`` requests. Raises ConfigError."""
         return parquet.read_timelines(self.folder / TIMELINES)[skip:]
 
-    def server_timelines(self) -> list[RequestTimeline] | None:
-        """The server's own view of a live run, None where there is none. Raises ConfigError."""
+    def server_timelines(self, judged: int | None = None) -> list[RequestTimeline] | None:
+        """The server's own view of a live run by arrival, None where there is none. Raises ConfigError.
+
+        judged: of the last so many requests; of all when None.
+        """
         path = self.folder / SERVER
-        return parquet.read_timelines(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        # A server records requests as they end.
+        found = sorted(parquet.read_timelines(path), key=lambda t: t.arrival_ns)
+        return found if judged is None else found[max(0, len(found) - judged) :]
+
+    def figure(self, metric: Metric, judged: int) -> float | None:
+        """A figure of a run of so many judged requests, None where nobody knows it.
+
+        What no client sees, the scheduling delay, is the server's. Raises ConfigError.
+        """
+        of_capacity = metric.name == CAPACITY
+        source = self.facts["capacity" if of_capacity else "figures"]
+        value: float | None = source.get("rate" if of_capacity else metric.name)
+        if value is None and metric.name in OF_SERVER:
+            return metric.of(self.server_timelines(judged) or [])
+        return value
 
     def steps(self) -> list[StepRecord] | None:
         """Every engine step, None where nobody recorded them. Raises ConfigError."""

@@ -17,17 +17,20 @@ from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.server import ServerError
 from sarathi_plugin.load.targets import Targets
 from sarathi_plugin.workload.model import ScheduledRequest
-from sarathi_plugin.workload.synthetic import random_prompt
+from sarathi_plugin.workload.synthetic import GRID_ID, random_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
 
+    from sarathi_plugin.records import RequestTimeline
+
 TOKENS_PER_PROBE = 4
 """Output tokens that a stream is given for each prompt sent beside it: the prompt's own step, and plain ones."""
 
-_UNJUDGED = Targets(SloClass("none", NS_PER_S, 0), PrefillCurve(0, 0, 0))
+UNJUDGED = Targets(SloClass("none", NS_PER_S, 0), PrefillCurve(0, 0, 0))
+"""Nobody judges what is sent to be recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +85,35 @@ def drive_grid(
     rng: np.random.Generator,
     *,
     note: Callable[[str], object] = lambda _: None,
-) -> None:
-    """Send a grid's requests to a server. Raises ServerError when one fails."""
-    client = StreamingClient(Endpoint(url, model), _UNJUDGED)
+) -> list[list[RequestTimeline]]:
+    """Send a grid's requests to a server; returns, for each cell, what came of its streams, then of its prompts.
+
+    Raises ServerError when one fails.
+    """
+    client = StreamingClient(Endpoint(url, model), UNJUDGED)
+    found = []
     for number, cell in enumerate(cells, 1):
-        _drive_cell(client, cell, rng, number)
+        found.append(_drive_cell(client, cell, rng, number))
         note(f"{number} of {len(cells)}: {cell.streams} streams at {cell.context} tokens")
+    return found
 
 
-def _drive_cell(client: StreamingClient, cell: GridCell, rng: np.random.Generator, number: int) -> None:
+def _drive_cell(
+    client: StreamingClient, cell: GridCell, rng: np.random.Generator, number: int
+) -> list[RequestTimeline]:
     tokens = TOKENS_PER_PROBE * len(cell.prompts) + 8
     streams = [
-        _request(f"grid-{number}-stream-{i}", random_prompt(cell.context, rng), tokens)
+        _request(f"{GRID_ID}{number}-stream-{i}", random_prompt(cell.context, rng), tokens)
         for i in range(cell.streams)
     ]
     probes = [
-        _request(f"grid-{number}-prompt-{i}", random_prompt(size, rng), 1)
+        _request(f"{GRID_ID}{number}-prompt-{i}", random_prompt(size, rng), 1)
         for i, size in enumerate(cell.prompts)
     ]
-    failures: list[str] = []
+    timelines: dict[str, RequestTimeline] = {}
 
     def send(request: ScheduledRequest) -> None:
-        timeline = client.send(request).timeline
-        if timeline.status != "finished":
-            failures.append(timeline.error)
+        timelines[request.request_id] = client.send(request).timeline
 
     threads = [threading.Thread(target=send, args=(stream,), daemon=True) for stream in streams]
     for thread in threads:
@@ -114,8 +122,9 @@ def _drive_cell(client: StreamingClient, cell: GridCell, rng: np.random.Generato
         send(probe)
     for thread in threads:
         thread.join()
-    if failures:
+    if failures := [t.error for t in timelines.values() if t.status != "finished"]:
         raise ServerError(f"{len(failures)} requests of the grid failed, first: {failures[0]}")
+    return [timelines[request.request_id] for request in (*streams, *probes)]
 
 
 def _request(name: str, prompt: tuple[int, ...], tokens: int) -> ScheduledRequest:

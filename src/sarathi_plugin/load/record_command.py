@@ -1,4 +1,4 @@
-"""``sarathi profile record`` behind its flags: a server that records itself, driven over a grid of batch shapes."""
+"""``sarathi profile record`` behind its flags: a server that records itself, driven over a grid and by traffic."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.curve import served_model
 from sarathi_plugin.load.grid import design_grid, drive_grid
 from sarathi_plugin.load.server import ServerSpec, serve
+from sarathi_plugin.load.traffic import design_traffic, drive_traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,12 +28,14 @@ def record(
     max_streams: int,
     max_context: int | None,
     budget: int,
+    traffic_s: float,
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Serve ``model`` with vLLM's own decisions and our recorder, drive the grid, stop; leaves ``out``.
+    """Serve ``model`` with vLLM's own decisions and our recorder, drive the grid, then traffic, stop; leaves ``out``.
 
-    arguments: more of ``vllm serve``. Raises ConfigError for bad input, ServerError when the server fails.
+    arguments: more of ``vllm serve``. traffic_s: about how long traffic comes, seconds; 0 for none. Raises
+    ConfigError for bad input, ServerError when the server fails.
     """
     if out.suffixes[-2:] != [".jsonl", ".gz"]:
         raise ConfigError(f"Name the recording *.jsonl.gz, not {out.name!r}.")
@@ -59,5 +62,8 @@ def record(
             cells = design_grid(
                 max_streams=max_streams, max_context=context, budget=min(budget, longest // 2)
             )
-            drive_grid(server.url, NAME, cells, np.random.default_rng(seed), note=say)
+            timelines = drive_grid(server.url, NAME, cells, np.random.default_rng(seed), note=say)
+            if traffic_s:
+                trace = design_traffic(cells, timelines, seconds=traffic_s, max_context=context, seed=seed)
+                drive_traffic(server.url, NAME, trace, seed, note=say)
     say(f"{out}: recorded; next: sarathi profile fit {out}")

@@ -87,7 +87,7 @@ class Prospect:
         """What a step can do for the job at a position."""
         cost = problem.cost
         if at >= self.out:
-            own = cost.decode_context_token_ns * (self.prompt + at - self.out)
+            own = cost.decode_row_ns + cost.decode_context_token_ns * (self.prompt + at - self.out)
             return [Move(1, 1, own, 0, 1, True)] if at < self.final else []
         found = []
         before = self._done(at)

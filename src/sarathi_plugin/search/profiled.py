@@ -23,6 +23,7 @@ def cost_of(profile: StepTimeProfile, *, overlapped: bool) -> CostModel:
         linear_ns=linear_seconds(profile, TABLE) * NS_PER_S,
         host_ns=0.0 if overlapped else profile.host_s * NS_PER_S,
         decode_step_ns=profile.decode_step_s * NS_PER_S,
+        decode_row_ns=profile.decode_row_s * NS_PER_S,
         decode_context_token_ns=profile.decode_context_token_s * NS_PER_S,
         prefill_step_ns=profile.prefill_step_s * NS_PER_S,
         prefill_token_ns=profile.prefill_token_s * NS_PER_S,

@@ -45,6 +45,7 @@ class CostModel:
     linear_ns: Floats
     host_ns: float = 0.0
     decode_step_ns: float = 0.0
+    decode_row_ns: float = 0.0
     decode_context_token_ns: float = 0.0
     prefill_step_ns: float = 0.0
     prefill_token_ns: float = 0.0
@@ -131,7 +132,7 @@ class Problem:
         base = np.max(self.lines[:, 0] + self.lines[:, 1] * self.tokens[:, None], axis=1)
         self.prompt = base + cost.prefill_step_ns + self.work
         one = cost.host_ns + cost.linear(1) + cost.decode_step_ns
-        self.step = one + cost.decode_context_token_ns * self.tokens
+        self.step = one + cost.decode_row_ns + cost.decode_context_token_ns * self.tokens
         self.drop = int(np.floor((1 - share) * len(self.jobs) + 1e-9))
 
 

@@ -113,7 +113,7 @@ class Demand:
         # Contexts of tokens max(first, 1) to counts - 1, each prompt + i - 1.
         contexts = decodes * (problem.tokens + (np.maximum(view.first, 1.0) + counts - 1) / 2 - 1)
         self.own_prefill = prompts * problem.work
-        self.own_decode = cost.decode_context_token_ns * contexts
+        self.own_decode = cost.decode_row_ns * decodes + cost.decode_context_token_ns * contexts
         own = self.own_prefill + self.own_decode
         steps, decode_steps, prefill_steps = _step_counts(problem, view, ends)
         self.kinds = decode_steps * cost.decode_step_ns + prefill_steps * cost.prefill_step_ns

@@ -30,6 +30,10 @@ ROWS = (0, 8, 32, 64, 128)
 TOKENS = (0, 64, 256, 512, 1024, 2048)
 """Upper edges of the bins of decode rows and prompt tokens; one more bin goes beyond."""
 
+TRAFFIC_KINDS = ("decode", "with prompts")
+MOST_BIAS = 0.1
+"""Mean of predicted over real, minus one, beyond which a profile is no guide to a server under traffic."""
+
 WORST = 10
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -64,6 +68,8 @@ class FitReport:
 
     steps: those that were used, in order; predicted_ns: for each. dropped: how many were left out, by reason.
     held_out: errors on the odd blocks of steps of a fit to the even ones (None for a profile from elsewhere).
+    traffic: errors on the steps under traffic by ``TRAFFIC_KINDS``, where others were there too; from_grid: on the same
+    steps, of a fit to those others.
     residual_quantiles: (decode, with prompts), real over predicted at ``QUANTILES``.
     """
 
@@ -76,6 +82,18 @@ class FitReport:
     regions: tuple[Region, ...]
     held_out: Errors | None
     residual_quantiles: tuple[tuple[float, ...], tuple[float, ...]]
+    traffic: Mapping[str, Errors]
+    from_grid: Mapping[str, Errors]
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each kind of step of which the profile has a bias under traffic."""
+        return [
+            f"Warning: under traffic, steps of kind {kind} are predicted at {1 + found.bias:.2f} times their time in "
+            "the mean; capacities predicted with this profile may be off by as much."
+            for kind, found in self.traffic.items()
+            if abs(found.bias) > MOST_BIAS
+        ]
 
     @property
     def worst(self) -> list[tuple[StepRecord, int]]:
@@ -90,9 +108,15 @@ def assess(
     *,
     dropped: Mapping[str, int] | None = None,
     held_out: Errors | None = None,
+    traffic: Sequence[bool] | NDArray[np.bool_] | None = None,
+    from_grid: Mapping[str, Errors] | None = None,
 ) -> FitReport:
-    """Compare a profile with steps that carried something. Raises ConfigError without any."""
-    kept = tuple(step for step in steps if step.shape.kind != "empty" and step.duration_ns > 0)
+    """Compare a profile with steps that carried something. Raises ConfigError without any.
+
+    traffic: for each step, whether it ran under traffic (None: all or none did).
+    """
+    useful = [step.shape.kind != "empty" and step.duration_ns > 0 for step in steps]
+    kept = tuple(step for step, use in zip(steps, useful, strict=True) if use)
     if not kept:
         raise ConfigError(
             "There is no step to compare the profile with: give a recording of a loaded server."
@@ -105,6 +129,12 @@ def assess(
     by_kind = {k: errors(predicted[kinds == k], real[kinds == k], total) for k in KINDS if (kinds == k).any()}
     ratios = real / np.maximum(predicted, 1)
     prompts = kinds != "decode"
+    busy = np.zeros(len(kept), bool) if traffic is None else np.asarray(traffic, bool)[useful]
+    under_traffic = {
+        kind: errors(predicted[mask & busy], real[mask & busy], total)
+        for kind, mask in zip(TRAFFIC_KINDS, (~prompts, prompts), strict=True)
+        if (mask & busy).any() and not busy.all()
+    }
     quantiles = tuple(
         tuple(np.quantile(ratios[mask], QUANTILES).tolist()) if mask.any() else ()
         for mask in (~prompts, prompts)
@@ -119,6 +149,8 @@ def assess(
         regions=_regions(kept, predicted, real),
         held_out=held_out,
         residual_quantiles=(quantiles[0], quantiles[1]),
+        traffic=under_traffic,
+        from_grid=dict(from_grid or {}),
     )
 
 
@@ -175,6 +207,9 @@ def report_text(report: FitReport) -> str:
     ]
     if report.held_out:
         lines.append(_row("held out (fit to the other half)", report.held_out))
+    lines += [_row(f"traffic: {kind}", found) for kind, found in report.traffic.items()]
+    lines += [_row(f"  by the grid alone: {kind}", found) for kind, found in report.from_grid.items()]
+    lines += report.warnings
     lines += ["", "By region: kind, decode rows, prompt tokens"]
     for region in report.regions:
         name = f"{region.kind:<9}{region.decode_rows:>9}{region.prefill_tokens:>12}"

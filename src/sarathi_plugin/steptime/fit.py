@@ -8,14 +8,14 @@ import numpy as np
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
-from sarathi_plugin.steptime.calibration import Errors, FitReport, assess, errors
+from sarathi_plugin.steptime.calibration import TRAFFIC_KINDS, Errors, FitReport, assess, errors
 from sarathi_plugin.steptime.profile import ModelFacts, Provenance, Residuals, StepTimeProfile
 from sarathi_plugin.steptime.residuals import residual_quantiles
 from sarathi_plugin.steptime.samples import Samples, choose_knots, samples_of
 from sarathi_plugin.steptime.staircase import non_negative_least_squares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,14 +60,17 @@ def fit_profile(
     source: str,
     tensor_parallel: int = 1,
     frontend_s: float = 0.0,
+    traffic: Sequence[bool] | None = None,
 ) -> tuple[StepTimeProfile, FitReport]:
     """The profile of the machine that ran these steps, and how well it tells them.
 
-    steps: of one run, in order, or of several, one after the other. Raises ConfigError when there are too few, or
-    too few of a kind.
+    steps: of one run, in order, or of several, one after the other. traffic: for each, whether it ran under traffic;
+    the others met shapes of a grid. Where there is enough of it, traffic is what the profile has no bias on. Raises
+    ConfigError when there are too few steps, or too few of a kind.
     """
-    usable, dropped = _usable(steps)
-    samples = samples_of(usable)
+    at, dropped = _usable(steps)
+    usable = [steps[i] for i in at]
+    samples = samples_of(usable, traffic and [traffic[i] for i in at])
     _check(samples)
     knots = choose_knots(samples)
     found, kept = _robust_fit(samples, knots)
@@ -92,7 +95,15 @@ def fit_profile(
         provenance=_provenance(source, samples, ratios, held_out, knots),
         **_coefficients(knots, found),
     )
-    return profile, assess(profile, used, dropped=dropped, held_out=held_out)
+    report = assess(
+        profile,
+        used,
+        dropped=dropped,
+        held_out=held_out,
+        traffic=samples.traffic,
+        from_grid=_from_grid(samples),
+    )
+    return profile, report
 
 
 def _residuals(samples: Samples, ratios: Array) -> Residuals:
@@ -105,6 +116,7 @@ def _coefficients(knots: Sequence[int], found: Array) -> dict[str, Any]:
     values = np.maximum(np.cumsum(found[: len(knots)]), FLOOR_S)
     fields = (
         "decode_step_s",
+        "decode_row_s",
         "decode_context_token_s",
         "prefill_step_s",
         "prefill_token_s",
@@ -114,12 +126,12 @@ def _coefficients(knots: Sequence[int], found: Array) -> dict[str, Any]:
     return {"linear_s": [(n, _round(s)) for n, s in zip(knots, values.tolist(), strict=True)], **terms}
 
 
-def _usable(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], dict[str, int]]:
-    """Steps that say something about the machine, and how many do not, by reason."""
+def _usable(steps: Sequence[StepRecord]) -> tuple[list[int], dict[str, int]]:
+    """Where the steps are that say something about the machine, and how many do not, by reason."""
     dropped = {"of the warm-up": 0, "empty": 0, "under stock decisions (fallback)": 0, "without duration": 0}
-    kept: list[StepRecord] = []
+    kept: list[int] = []
     since, last = 0, 0
-    for step in steps:
+    for at, step in enumerate(steps):
         since = since + 1 if step.step > last else 1
         last = step.step
         if since <= WARM_UP:
@@ -131,7 +143,7 @@ def _usable(steps: Sequence[StepRecord]) -> tuple[list[StepRecord], dict[str, in
         elif step.duration_ns <= 0:
             dropped["without duration"] += 1
         else:
-            kept.append(step)
+            kept.append(at)
     return kept, dropped
 
 
@@ -168,10 +180,15 @@ def _robust_fit(samples: Samples, knots: Sequence[int]) -> tuple[Array, Mask]:
 
 
 def _fit_with_sums(design: Array, samples: Samples, weights: Array) -> Array:
-    """Least squares in which the sums over decodes and over steps with prompts come out (nearly) exact."""
+    """Least squares in which the sums over decodes and over steps with prompts come out (nearly) exact.
+
+    The sums are those of traffic, where there is enough of it: a server meets traffic, and never a grid.
+    """
     heavy = TOTALS * float(np.linalg.norm(weights * samples.seconds))
     rows, target = [design * weights[:, None]], [samples.seconds * weights]
-    for mask in (samples.prompts, ~samples.prompts):
+    for kind in (samples.prompts, ~samples.prompts):
+        of_traffic = kind & samples.traffic
+        mask = of_traffic if of_traffic.sum() >= LEAST_OF_KIND else kind
         total = float(samples.seconds[mask].sum())
         if total > 0:
             rows.append(heavy * design[mask].sum(axis=0, keepdims=True) / total)
@@ -186,13 +203,31 @@ def _predict(samples: Samples, knots: Sequence[int], found: Array) -> Array:
 def _held_out(samples: Samples) -> Errors:
     """Errors on the odd blocks of steps, of a fit to the even ones."""
     odd = np.arange(len(samples.seconds)) // BLOCK % 2 == 1
-    train, test = samples.take(~odd), samples.take(odd)
+    return _fitted_to(samples.take(~odd))(samples.take(odd))
+
+
+def _from_grid(samples: Samples) -> dict[str, Errors]:
+    """Errors on the steps of traffic, by kind, of a fit to the others alone; empty without enough of them."""
+    grid = samples.take(~samples.traffic)
+    if min(grid.prompts.sum(), (~grid.prompts).sum()) < LEAST_OF_KIND:
+        return {}
+    errors_on = _fitted_to(grid)
+    kinds = zip(TRAFFIC_KINDS, (~samples.prompts, samples.prompts), strict=True)
+    tests = {kind: samples.take(mask & samples.traffic) for kind, mask in kinds}
+    return {kind: errors_on(test) for kind, test in tests.items() if len(test.seconds)}
+
+
+def _fitted_to(train: Samples) -> Callable[[Samples], Errors]:
+    """From some steps to a function that gives the errors on others."""
     knots = choose_knots(train)
     found, _ = _robust_fit(train, knots)
-    nanoseconds = [
-        (part * NS_PER_S).astype(np.int64) for part in (_predict(test, knots, found), test.seconds)
-    ]
-    return errors(nanoseconds[0], nanoseconds[1])
+
+    def errors_on(test: Samples) -> Errors:
+        seconds = (_predict(test, knots, found), test.seconds)
+        predicted, real = ((part * NS_PER_S).astype(np.int64) for part in seconds)
+        return errors(predicted, real)
+
+    return errors_on
 
 
 def host_times(steps: Sequence[StepRecord]) -> tuple[float, float]:
@@ -222,7 +257,7 @@ def _provenance(
     mean_error = float(np.abs(1 / ratios - 1).mean())
     return Provenance(
         source=source,
-        method="non-negative least squares over ramps of the step's tokens and five terms; the sums over decodes "
+        method="non-negative least squares over ramps of the step's tokens and six terms; the sums over decodes "
         "and over steps with prompts held; residuals and host time from the same run",
         measured=f"durations of {len(samples.seconds)} steps, {int(samples.prompts.sum())} of them with prompt "
         f"tokens, {int(samples.tokens.min())} to {int(samples.tokens.max())} tokens, and the host time between them",

@@ -35,6 +35,7 @@ class ProfileModel:
         self._linear: list[float] = (linear_seconds(profile, TABLE_TOKENS) * NS_PER_S).tolist()
         self._slope = self._linear[-1] - self._linear[-2]
         self._decode = profile.decode_step_s * NS_PER_S
+        self._row = profile.decode_row_s * NS_PER_S
         self._context = profile.decode_context_token_s * NS_PER_S
         self._prefill = profile.prefill_step_s * NS_PER_S
         self._token = profile.prefill_token_s * NS_PER_S
@@ -61,7 +62,7 @@ class ProfileModel:
         else:
             found = self._linear[-1] + (tokens - TABLE_TOKENS) * self._slope
         if rows:
-            found += self._decode + self._context * context
+            found += self._decode + self._row * rows + self._context * context
         if prefill:
             found += self._prefill + self._token * prefill + self._pair * pairs
         return found

@@ -1,8 +1,9 @@
 """A step-time profile on disk: how long steps of one model on one machine take, and where the numbers came from.
 
-duration = linear(tokens) + decode_step + decode_context_token x context + prefill_step + prefill_token x tokens
-+ prefill_pair x query-key pairs. ``linear`` is a table because it is a staircase: matrix products run in tiles, so 264
-tokens take a third longer than 256 on an A100 (Vidur, arXiv 2405.05465, operator tables).
+duration = linear(tokens) + decode_step + decode_row x rows + decode_context_token x context + prefill_step
++ prefill_token x tokens + prefill_pair x query-key pairs. ``linear`` is a table because it is a staircase: matrix
+products run in tiles, so 264 tokens take a third longer than 256 on an A100 (Vidur, arXiv 2405.05465, operator tables).
+A decode is a token and a row: it is sampled and its request looked after, which few tokens of a prompt ask for.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class StepTimeProfile(Strict):
         description="(tokens in the step, seconds), ascending; straight lines between, the last slope beyond.",
     )
     decode_step_s: float = Field(default=0, ge=0, description="Added when anything decodes.")
+    decode_row_s: float = Field(default=0, ge=0, description="Per decode, beyond its token.")
     decode_context_token_s: float = Field(default=0, ge=0, description="Per token of context of a decode.")
     prefill_step_s: float = Field(default=0, ge=0, description="Added when any prompt is computed.")
     prefill_token_s: float = Field(default=0, ge=0, description="Per prompt token, beyond the table.")

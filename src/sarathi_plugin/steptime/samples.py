@@ -30,7 +30,7 @@ STEPS_PER_KNOT = 25
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Steps as columns, each of shape (steps,)."""
+    """Steps as columns, each of shape (steps,). traffic: which ran under traffic, not to cover a grid of shapes."""
 
     seconds: Array
     tokens: Array
@@ -38,11 +38,13 @@ class Samples:
     context: Array
     prefill: Array
     pairs: Array
+    traffic: Mask
 
     def take(self, mask: Mask) -> Samples:
         """Some of them."""
         columns = (self.seconds, self.tokens, self.rows, self.context, self.prefill, self.pairs)
-        return Samples(*(column[mask] for column in columns))
+        seconds, tokens, rows, context, prefill, pairs = (column[mask] for column in columns)
+        return Samples(seconds, tokens, rows, context, prefill, pairs, self.traffic[mask])
 
     @property
     def prompts(self) -> Mask:
@@ -50,18 +52,21 @@ class Samples:
         return self.prefill > 0
 
     def design(self, knots: Sequence[int]) -> Array:
-        """Shape (steps, knots + 5): the ramps of the linear part, then the five terms of a profile."""
+        """Shape (steps, knots + 6): the ramps of the linear part, then the six terms of a profile."""
         terms = np.stack(
-            [self.rows > 0, self.context, self.prompts, self.prefill, self.pairs], axis=1, dtype=np.float64
+            [self.rows > 0, self.rows, self.context, self.prompts, self.prefill, self.pairs],
+            axis=1,
+            dtype=np.float64,
         )
         return np.hstack([ramps(self.tokens, knots), terms])
 
 
-def samples_of(steps: Sequence[StepRecord]) -> Samples:
-    """Recorded steps as columns."""
+def samples_of(steps: Sequence[StepRecord], traffic: Sequence[bool] | None = None) -> Samples:
+    """Recorded steps as columns. traffic: for each step; of none when None."""
     table = np.array([(step.duration_ns / NS_PER_S, *step.shape) for step in steps], np.float64)
     seconds, rows, decodes, context, prefill, pairs = table.reshape(-1, 6).T
-    return Samples(seconds, decodes + prefill, rows, context, prefill, pairs)
+    under_traffic = np.zeros(len(steps), bool) if traffic is None else np.array(traffic, bool)
+    return Samples(seconds, decodes + prefill, rows, context, prefill, pairs, under_traffic)
 
 
 def choose_knots(samples: Samples) -> list[int]:

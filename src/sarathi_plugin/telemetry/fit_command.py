@@ -17,6 +17,7 @@ from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.profile import ModelFacts, StepTimeProfile, save_profile
 from sarathi_plugin.telemetry.journal import Arrived
 from sarathi_plugin.telemetry.recording import Recording, read_recording
+from sarathi_plugin.telemetry.traffic import under_traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +79,7 @@ def fit_recordings(
         source=source or f"{len(recordings)} recorded run(s) of {model.name}",
         tensor_parallel=engine["tensor_parallel_size"],
         frontend_s=round(frontend_s(recordings), 6),
+        traffic=[busy for recording in recordings for busy in under_traffic(recording)],
     )
     return profile.model_copy(update={"kv_cache_bytes": max(1, kv_bytes)}), found
 

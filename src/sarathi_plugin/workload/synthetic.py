@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FIRST_ID, LAST_ID = 10, 250
 """Token ids that are plain tokens in every tokenizer met so far, byte-level ones included."""
 
+GRID_ID = "grid-"
+"""How the ids of requests begin that are sent to meet shapes of batches, not as traffic would come."""
+
 _OWN = 1 << 40
 """Contents from here on belong to requests that share nothing: beyond any a trace would name."""
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import NS_PER_MS
+from sarathi_plugin.evaluate import metrics
+from sarathi_plugin.evaluate.analysis import Results
+from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.evaluate.store import RUN, RUNS, TIMELINES, Store, read_run
+from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.telemetry import parquet
 from tests.unit.evaluate.experiments import timeline
 
@@ -32,6 +38,45 @@ def test_what_was_written_comes_back(tmp_path: Path):
     assert found.timelines(skip=1) == [TIMELINE]
     assert found.steps() is None
     assert found.server_timelines() is None
+
+
+def seen(name: str, arrival_ms: int, waited_ms: int) -> RequestTimeline:
+    """As a server records it."""
+    told = timeline(name, 0, [300, 40])
+    arrival_ns = told.arrival_ns + arrival_ms * NS_PER_MS
+    return replace(
+        told, source="server", arrival_ns=arrival_ns, scheduled_ns=arrival_ns + waited_ms * NS_PER_MS
+    )
+
+
+def test_the_delay_of_a_run_is_the_servers_without_the_warm_up(tmp_path: Path):
+    """They come back in the order of their ends: the second to come ended first."""
+    store = Store(tmp_path)
+    server = [seen("b", 20, 7), seen("warm-up", 0, 1000), seen("a", 10, 5), seen("c", 30, 9)]
+    with store.opened({}):
+        figures = metrics.figures([TIMELINE] * 3)
+        assert figures["delay_p50"] is None
+        store.write(UNIT, {"figures": figures}, timelines=[TIMELINE] * 4, server=server)
+    [run] = store.runs([UNIT])
+    assert [t.request_id for t in run.server_timelines(3) or []] == ["a", "b", "c"]
+    assert [t.request_id for t in run.server_timelines(9) or []] == ["warm-up", "a", "b", "c"]
+    assert run.figure(METRICS["delay_p50"], 3) == pytest.approx(7)
+    assert run.figure(METRICS["delay_p99"], 3) == pytest.approx(8.96)
+    assert run.figure(METRICS["ttft_p50"], 3) == figures["ttft_p50"]
+    found = Results([run], ["ours"], {"chats": 3}).mean(METRICS["delay_p50"], "ours", ("chats", 2.0))
+    assert found is not None
+    assert found.value == pytest.approx(7)
+
+
+def test_a_delay_that_the_client_knows_is_taken_and_one_that_nobody_knows_is_none(tmp_path: Path):
+    store = Store(tmp_path)
+    other = replace(UNIT, arm="stock")
+    with store.opened({}):
+        store.write(UNIT, {"figures": {"delay_p50": 3.0}}, timelines=[TIMELINE], server=[seen("a", 10, 5)])
+        store.write(other, {"figures": {"delay_p50": None}}, timelines=[TIMELINE])
+    ours, stock = store.runs([UNIT, other])
+    assert ours.figure(METRICS["delay_p50"], 1) == 3.0
+    assert stock.figure(METRICS["delay_p50"], 1) is None
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_done(

@@ -1,4 +1,3 @@
-import json
 import threading
 from collections import Counter
 
@@ -8,6 +7,8 @@ import pytest
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.grid import TOKENS_PER_PROBE, GridCell, design_grid, drive_grid
 from sarathi_plugin.load.server import ServerError
+from sarathi_plugin.workload.synthetic import GRID_ID
+from tests.unit.load.answers import answer, own_body
 
 
 def design(**changes):
@@ -93,28 +94,12 @@ def test_a_grid_with_nothing_to_vary_is_refused(changes, sentence):
 CELLS = [GridCell(2, 30, (5, 9, 14)), GridCell(0, 64, (3,))]
 
 
-def own_body(handler):
-    """The body of this request, or one of the same length: others come at the same time."""
-    length = int(handler.headers["Content-Length"])
-    return next(body for body in reversed(handler.server.bodies) if len(json.dumps(body)) == length)
-
-
-def answer(handler):
-    body = own_body(handler)
-    handler.begin()
-    for total in range(1, body["max_tokens"] + 1):
-        finish = "length" if total == body["max_tokens"] else None
-        handler.token("a", total=total, prompt=len(body["prompt"]), finish=finish)
-    handler.event("[DONE]")
-    handler.end()
-
-
 def is_stream(body):
     return body["max_tokens"] > 1
 
 
 def drive(server, cells=CELLS, seed=0, note=lambda _: None):
-    drive_grid(server.url, "m", cells, np.random.default_rng(seed), note=note)
+    return drive_grid(server.url, "m", cells, np.random.default_rng(seed), note=note)
 
 
 def test_every_stream_and_prompt_of_a_cell_is_sent(stand_in):
@@ -126,6 +111,15 @@ def test_every_stream_and_prompt_of_a_cell_is_sent(stand_in):
     assert sent == Counter({(30, stream_tokens): 2, (5, 1): 1, (9, 1): 1, (14, 1): 1, (3, 1): 1})
     assert all(body["ignore_eos"] and body["model"] == "m" for body in server.bodies)
     assert told == ["1 of 2: 2 streams at 30 tokens", "2 of 2: 0 streams at 64 tokens"]
+
+
+def test_what_came_of_a_cell_is_given_streams_first_and_named_as_of_a_grid(stand_in):
+    server = stand_in(answer)
+    found = drive(server)
+    stream_tokens = TOKENS_PER_PROBE * 3 + 8
+    shapes = [[(t.prompt_tokens, len(t.token_ns)) for t in cell] for cell in found]
+    assert shapes == [[(30, stream_tokens)] * 2 + [(5, 1), (9, 1), (14, 1)], [(3, 1)]]
+    assert all(t.request_id.startswith(GRID_ID) for cell in found for t in cell)
 
 
 def test_prompts_go_one_by_one_in_order_beside_the_streams(stand_in):

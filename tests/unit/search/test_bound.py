@@ -96,6 +96,9 @@ def test_context_and_pairs_are_charged():
     assert feasible([job], machine(), share=1)
     assert feasible([job], machine(decode_context_token_ns=0.8 * MS), share=1)
     assert not feasible([job], machine(decode_context_token_ns=1.01 * MS), share=1)
+    # Of the 40 ms until the second token, prompt and decode take 20 + 11.
+    assert feasible([job], machine(decode_row_ns=8 * MS), share=1)
+    assert not feasible([job], machine(decode_row_ns=10.1 * MS), share=1)
     assert not feasible([job], machine(prefill_pair_ns=0.001 * MS), share=1)
     assert not feasible([job], machine(prefill_token_ns=0.001 * MS), share=1)
     assert not feasible([job], machine(prefill_step_ns=0.001 * MS), share=1)

@@ -42,6 +42,7 @@ def profile(**changed: object) -> StepTimeProfile:
         "memory_bytes": 10**9,
         "linear_s": STAIRS,
         "decode_step_s": 0.0006,
+        "decode_row_s": 8e-5,
         "decode_context_token_s": 3e-8,
         "prefill_step_s": 0.0004,
         "prefill_token_s": 2e-6,

@@ -53,6 +53,28 @@ def test_kinds_and_regions_have_errors_of_their_own():
     assert report.held_out is None
 
 
+def test_a_bias_under_traffic_is_a_row_and_beyond_a_tenth_a_warning():
+    given = steps((DECODE, 1.0), (MIXED, 1.0), (DECODE, 0.5), (DECODE, 1.09), (MIXED, 1.25), (PREFILL, 1.25))
+    report = assess(TRUTH, given, traffic=[False] * 3 + [True] * 3)
+    assert {kind: found.steps for kind, found in report.traffic.items()} == {"decode": 1, "with prompts": 2}
+    assert report.traffic["with prompts"].bias == pytest.approx(-0.2)
+    text = report_text(report)
+    assert re.search(r"^traffic: with prompts +2 .* -20\.0%$", text, re.MULTILINE)
+    assert re.findall(r"^Warning: .*", text, re.MULTILINE) == [
+        "Warning: under traffic, steps of kind with prompts are predicted at 0.80 times their time in the mean; "
+        "capacities predicted with this profile may be off by as much."
+    ]
+    everything = assess(TRUTH, given, traffic=[True] * 6)
+    assert everything.traffic == {}
+    assert "traffic" not in report_text(everything)
+
+
+def test_steps_of_traffic_that_carried_nothing_are_left_out():
+    given = [*steps((DECODE, 1.0), (MIXED, 2.0)), record(3, 10**11, 0, DECODE), *steps((DECODE, 4.0))]
+    report = assess(TRUTH, given, traffic=[False, True, True, False])
+    assert {kind: found.steps for kind, found in report.traffic.items()} == {"with prompts": 1}
+
+
 def test_the_worst_steps_come_first():
     report = assess(TRUTH, steps((DECODE, 1.1), (MIXED, 1.0), (PREFILL, 1.5), (DECODE, 2.0)))
     assert [step.step for step, _ in report.worst] == [3, 4, 1, 2]

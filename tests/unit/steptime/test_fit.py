@@ -28,7 +28,7 @@ from tests.unit.steptime.machines import FACTS, profile, record, recorded, shape
 TRUTH = profile()
 
 
-def fitted(steps: list[StepRecord]) -> tuple[StepTimeProfile, FitReport]:
+def fitted(steps: list[StepRecord], traffic: list[bool] | None = None) -> tuple[StepTimeProfile, FitReport]:
     return fit_profile(
         steps,
         name="fitted",
@@ -37,6 +37,7 @@ def fitted(steps: list[StepRecord]) -> tuple[StepTimeProfile, FitReport]:
         memory_bytes=10**9,
         vllm_version="0.32.0",
         source="a test",
+        traffic=traffic,
     )
 
 
@@ -96,6 +97,66 @@ def test_sums_come_out_over_all_steps_and_over_each_kind():
         mine = [step for step in report.steps if step.shape.kind in kind]
         ratio = sum(model.predict_ns(s.shape) for s in mine) / sum(s.duration_ns for s in mine)
         assert ratio == pytest.approx(1, abs=2e-4)
+
+
+def test_a_row_costs_more_than_a_token_of_a_prompt():
+    """Decodes alone cannot tell a row from a token, and a grid of few small prompts must."""
+    found, _ = fitted(run(6, sigma=0.05))
+    assert found.decode_row_s == pytest.approx(TRUTH.decode_row_s, rel=0.25)
+    model, truth = ProfileModel(found), ProfileModel(TRUTH)
+    for rows in (1, 32, 64):
+        crowded = StepShape(rows, rows, 500 * rows, 256 - rows, 40_000.0)
+        assert model.predict_ns(crowded) == pytest.approx(truth.predict_ns(crowded), rel=0.04)
+
+
+def with_traffic(grid: int, busy: int, longer: float) -> tuple[list[StepRecord], list[bool]]:
+    """A grid of so many steps, then traffic whose steps with prompts take ``longer`` times as long."""
+    steps = run(14, count=grid + busy, sigma=0.1)
+    found = [
+        replace(step, end_ns=step.start_ns + round(longer * step.duration_ns))
+        if at >= grid and step.shape.prefill_tokens
+        else step
+        for at, step in enumerate(steps)
+    ]
+    return found, [at >= grid for at in range(len(steps))]
+
+
+def test_a_profile_has_no_bias_on_traffic_however_long_the_grid():
+    steps, busy = with_traffic(3000, 300, longer=1.2)
+    found, report = fitted(steps, busy)
+    model = ProfileModel(found)
+    for prompts in (True, False):
+        mine = [
+            s for s, of in zip(steps, busy, strict=True) if of and (s.shape.prefill_tokens > 0) == prompts
+        ]
+        ratio = sum(model.predict_ns(s.shape) for s in mine) / sum(s.duration_ns for s in mine)
+        assert ratio == pytest.approx(1, abs=1e-3), prompts
+    assert {kind: errors.steps for kind, errors in report.traffic.items()} == {
+        "decode": sum(of and not s.shape.prefill_tokens for s, of in zip(steps, busy, strict=True)),
+        "with prompts": sum(of and s.shape.prefill_tokens > 0 for s, of in zip(steps, busy, strict=True)),
+    }
+    assert abs(report.traffic["with prompts"].bias) < 0.03
+    assert report.from_grid["with prompts"].sum_ratio == pytest.approx(1 / 1.2, abs=0.02)
+    assert report.from_grid["decode"].sum_ratio == pytest.approx(1, abs=0.03)
+    assert report.warnings == []
+
+
+def test_a_little_traffic_is_no_measure_of_a_profile_and_its_bias_is_told():
+    steps, busy = with_traffic(3000, 30, longer=1.3)
+    found, report = fitted(steps, busy)
+    without, _ = fitted(steps)
+    assert found.linear_s == without.linear_s
+    assert report.traffic["with prompts"].steps < LEAST_OF_KIND
+    (warning,) = report.warnings
+    assert "steps of kind with prompts are predicted at 0." in warning
+
+
+def test_traffic_alone_is_the_run():
+    steps = run(15, sigma=0.1)
+    found, report = fitted(steps, [True] * len(steps))
+    plain, _ = fitted(steps)
+    assert found.linear_s == plain.linear_s
+    assert report.traffic == report.from_grid == {}
 
 
 def test_hiccups_are_left_out_and_counted():

@@ -22,10 +22,10 @@ TRUTH = profile()
 def test_a_step_is_the_sum_of_its_terms():
     model = ProfileModel(TRUTH)
     assert model.predict_ns(StepShape()) == 0
-    assert model.predict_ns(StepShape(64, 64, 10_000)) == pytest.approx(6e6 + 0.6e6 + 0.3e6, abs=1)
+    assert model.predict_ns(StepShape(64, 64, 10_000)) == pytest.approx(6e6 + 0.6e6 + 64 * 8e4 + 0.3e6, abs=1)
     prefill = 14e6 + 0.4e6 + 256 * 2e3 + 1e5 * 5
     assert model.predict_ns(StepShape(0, 0, 0, 256, 1e5)) == pytest.approx(prefill, abs=1)
-    mixed = 19e6 + 0.6e6 + 0.03e6 + 0.4e6 + 256 * 2e3 + 1e5 * 5
+    mixed = 19e6 + 0.6e6 + 8e4 + 0.03e6 + 0.4e6 + 256 * 2e3 + 1e5 * 5
     assert model.predict_ns(StepShape(1, 1, 1000, 256, 1e5)) == pytest.approx(mixed, abs=1)
 
 

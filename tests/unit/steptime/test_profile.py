@@ -32,6 +32,14 @@ def test_a_profile_comes_back_as_it_was_saved(tmp_path: Path):
     assert json.loads(path.read_text())["format"] == 2
 
 
+def test_a_profile_from_before_rows_had_a_cost_of_their_own_is_read(tmp_path: Path):
+    path = tmp_path / "profile.json"
+    facts = profile().model_dump(mode="json")
+    del facts["decode_row_s"]
+    path.write_text(json.dumps(facts))
+    assert read_profile(str(path)) == profile(decode_row_s=0.0)
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "old format": ({"format": 1}, "format: Input should be 2, got 1"),
     "unknown key": ({"speed": 1}, "speed: this key is not known"),

@@ -18,6 +18,7 @@ from sarathi_plugin.telemetry.fit_command import fit, fit_recordings, frontend_s
 from sarathi_plugin.telemetry.journal import Arrived, Hashed
 from sarathi_plugin.telemetry.recorder import to_line
 from sarathi_plugin.telemetry.recording import Recording
+from sarathi_plugin.telemetry.traffic import under_traffic
 from tests.unit.telemetry.scene import make_record
 
 HOST_NS = 1_000_000
@@ -92,6 +93,28 @@ def test_memory_is_that_of_one_device(devices: int, expected: int):
     profile, _ = fit_recordings([recording(head)], name="n", hardware="h")
     assert profile.tensor_parallel == devices
     assert profile.kv_cache_bytes == expected  # fewer heads than devices: each holds one
+
+
+def test_steps_since_the_first_request_of_no_grid_are_of_traffic():
+    run = recording(waits_s=())
+    starts = [step.schedule_ns for step in run.steps]
+    for at, name in (
+        (0, "cmpl-1-grid-1-prompt-0-0-a"),
+        (300, "cmpl-1-traffic-0-0-b"),
+        (400, "cmpl-1-grid-9-0"),
+    ):
+        run.events.append(Arrived(name, starts[at], 100.0, 100.0, 10, 20, 0, ""))
+    assert under_traffic(run) == [False] * 300 + [True] * 300
+    _, report = fit_recordings([run, recording(waits_s=())], name="n", hardware="h")
+    of_traffic = [step for step in run.steps[300:] if step.shape.prefill_tokens]
+    assert report.traffic["with prompts"].steps == len(of_traffic)
+    assert not any(under_traffic(Recording(steps=steps())))
+
+
+@pytest.mark.parametrize("name", ["grid-1", "upgrid-1", "cmpl-7-my-grid"])
+def test_a_name_that_only_looks_like_a_grids_is_of_traffic(name: str):
+    run = Recording(steps=steps(5), events=[Arrived(name, 1, 1.0, 1.0, 10, 20, 0, "")])
+    assert under_traffic(run) == [name != "grid-1"] * 5
 
 
 def test_several_recordings_are_fitted_together():
