@@ -86,7 +86,8 @@ def test_ended_whenever_and_however_it_leaves_no_server(tmp_path: Path):
         return {p.parent.name: p.stat().st_mtime_ns for p in out.glob("runs/[!.]*/run.json")}
 
     # When: as soon as a server starts, and in a run.
-    for sig, runs in [(signal.SIGKILL, 0), (signal.SIGTERM, 0), (signal.SIGINT, 1), (signal.SIGKILL, 2)]:
+    ends = [(signal.SIGKILL, 0), (signal.SIGTERM, 0), (signal.SIGHUP, 1), (signal.SIGINT, 1)]
+    for sig, runs in [*ends, (signal.SIGTERM, 2), (signal.SIGKILL, 2)]:
         before = finished()
         with subprocess.Popen(
             argv,
