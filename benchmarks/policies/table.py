@@ -43,8 +43,8 @@ def best_fixed(found: dict[str, Seeds]) -> str | None:
     return max(able, key=lambda name: able[name]) if able else None
 
 
-def paired(ours: Seeds, theirs: Seeds) -> dict[str, float] | None:
-    """Ratio of capacities seed by seed: geometric mean and 95 % interval; None when theirs has none."""
+def paired(ours: Seeds, theirs: Seeds) -> dict[str, float | None] | None:
+    """Ratio of capacities seed by seed: geometric mean and 95 % interval (None of one seed); None when theirs has none."""
     logs = [
         math.log(ours[seed]["capacity"] / theirs[seed]["capacity"])
         for seed in ours
@@ -53,9 +53,9 @@ def paired(ours: Seeds, theirs: Seeds) -> dict[str, float] | None:
     if len(logs) < len(ours):
         return None
     mean = statistics.fmean(logs)
-    half = 0.0
-    if len(logs) > 1:
-        half = T_975[len(logs) - 1] * statistics.stdev(logs) / len(logs) ** 0.5
+    if len(logs) == 1:
+        return {"ratio": round(math.exp(mean), 4), "low": None, "high": None}
+    half = T_975[len(logs) - 1] * statistics.stdev(logs) / len(logs) ** 0.5
     return {
         "ratio": round(math.exp(mean), 4),
         "low": round(math.exp(mean - half), 4),
@@ -178,7 +178,7 @@ def markdown(summary: dict[str, Any]) -> str:
     for row in summary["cells"]:
         versus, over = row["versus_best_fixed"], row["overload"]
         ratio = lambda key: f"{row[key]['ratio']:.3f}" if row[key] else "-"  # noqa: E731, B023
-        interval = f"{versus['low']:.2f} to {versus['high']:.2f}" if versus else "-"
+        interval = f"{versus['low']:.2f} to {versus['high']:.2f}" if versus and versus["low"] is not None else "-"
         lines.append(
             f"| {row['cell']} | {row['best_fixed'] or 'none'} | {row['best_fixed_capacity']:.3f} | {row['ours']:.3f} | "
             f"{ratio('versus_best_fixed')} | {interval} | {ratio('versus_default')} | "
