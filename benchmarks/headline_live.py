@@ -1,6 +1,6 @@
 """Sarathi-Serve's headline on real servers of the tiny model: capacity of stall-free batching against its baselines.
 
-    make bench-headline-live [ARGS="--seeds 2 --requests 50"]      # about an hour, nothing else running
+    make bench-headline-live [ARGS="--seeds 2 --requests 50"]      # hours, nothing else running
 
 The criterion of ``headline.py``, scaled to what the machine does, which is measured first: the targets are 5 and 25
 times a step of decodes alone, and the median scheduling delay at most 100 such steps (the paper's 2 s are that at its

@@ -44,7 +44,10 @@ def best_fixed(found: dict[str, Seeds]) -> str | None:
 
 
 def paired(ours: Seeds, theirs: Seeds) -> dict[str, float | None] | None:
-    """Ratio of capacities seed by seed: geometric mean and 95 % interval (None of one seed); None when theirs has none."""
+    """Ratio of capacities seed by seed: geometric mean and 95 % interval (None of one seed).
+
+    None when theirs has none.
+    """
     logs = [
         math.log(ours[seed]["capacity"] / theirs[seed]["capacity"])
         for seed in ours
@@ -178,7 +181,9 @@ def markdown(summary: dict[str, Any]) -> str:
     for row in summary["cells"]:
         versus, over = row["versus_best_fixed"], row["overload"]
         ratio = lambda key: f"{row[key]['ratio']:.3f}" if row[key] else "-"  # noqa: E731, B023
-        interval = f"{versus['low']:.2f} to {versus['high']:.2f}" if versus and versus["low"] is not None else "-"
+        interval = (
+            f"{versus['low']:.2f} to {versus['high']:.2f}" if versus and versus["low"] is not None else "-"
+        )
         lines.append(
             f"| {row['cell']} | {row['best_fixed'] or 'none'} | {row['best_fixed_capacity']:.3f} | {row['ours']:.3f} | "
             f"{ratio('versus_best_fixed')} | {interval} | {ratio('versus_default')} | "
