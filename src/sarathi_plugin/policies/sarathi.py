@@ -27,7 +27,7 @@ from sarathi_plugin.policies.sizing import (
     least_harm,
     sizes_within,
 )
-from sarathi_plugin.policies.urgency import loss_if_delayed, most_overdue
+from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,9 +154,9 @@ class Sarathi(Policy):
         turn = overdue if view.step % self.ageing == 0 else None
         if turn is not None:
             key[turn] = -np.inf
-        waits = overdue >= len(view.prefills)
-        claims = waits and self._crowded(view, view.row(int(prompts.slots[overdue])), few=True)
-        return key, turn, view.running if claims else None
+        claims = overdue >= len(view.prefills) and claims_memory(prompts, overdue, view.now_ns)
+        short = claims and self._crowded(view, view.row(int(prompts.slots[overdue])), few=True)
+        return key, turn, view.running if short else None
 
     def _keys(self, view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
         """By what prompts are ranked by their order alone."""

@@ -20,6 +20,9 @@ FLOOR = 1e-6
 PATIENCE = 4
 """A prompt that is late by this many times its own allowance has a turn now and then, whatever its rank."""
 
+LAST_PATIENCE = 16
+"""One that is late by this many times it has the memory it needs kept for it: a queue that drains pays nothing."""
+
 
 def loss_if_delayed(
     prompts: Prompts, work_ns: FloatArray, now_ns: int, wait_ns: float, tolerance: Tolerance
@@ -61,3 +64,9 @@ def most_overdue(prompts: Prompts, now_ns: int) -> int | None:
     overdue = now_ns - prompts.due_ns - PATIENCE * (prompts.due_ns - prompts.arrival_ns)
     worst = int(np.argmax(overdue))
     return worst if overdue[worst] > 0 else None
+
+
+def claims_memory(prompts: Prompts, at: int, now_ns: int) -> bool:
+    """Whether the prompt at this place is late by LAST_PATIENCE times its allowance."""
+    due_ns = int(prompts.due_ns[at])
+    return now_ns - due_ns > LAST_PATIENCE * (due_ns - int(prompts.arrival_ns[at]))

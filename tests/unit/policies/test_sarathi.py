@@ -5,6 +5,8 @@ The machine is linear and known (10 ms a step, 1 ms a decode, 0.1 ms a prompt to
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sarathi_plugin.config import ConfigError, Settings
@@ -338,13 +340,16 @@ def test_nobody_is_admitted_until_who_lost_its_place_is_through_its_prompt_again
     assert SARATHI.plan(make_view(DUE, [SOON], [SHORT])).max_running is None
 
 
+FORGOTTEN = make_row("forgotten", tokens=800, arrived_ms=-20_000, due_ms=-18_900)
+"""Late by 17 times its allowance."""
+
+
 @pytest.mark.parametrize(("free", "gate"), [(131, 10), (132, None)])
-@pytest.mark.parametrize("step", [16, 17])
-def test_the_furthest_overdue_gets_the_memory_it_needs_before_others_take_it(
-    step: int, free: int, gate: int | None
-):
+def test_the_furthest_overdue_gets_the_memory_it_needs_before_others_take_it(free: int, gate: int | None):
     """Its 800 tokens take 50 blocks, and 2 % of 4,096 are left: 131.9. The other one would fit into four."""
-    assert SARATHI.plan(make_view(DUE, (), [SHORT, OVERDUE], step=step, free_blocks=free)).max_running == gate
+    assert SARATHI.plan(make_view(DUE, (), [SHORT, FORGOTTEN], free_blocks=free)).max_running == gate
+    late = replace(FORGOTTEN, prefill_deadline_ns=FORGOTTEN.prefill_deadline_ns + 100 * NS_PER_MS)  # 15 times
+    assert SARATHI.plan(make_view(DUE, (), [SHORT, late], free_blocks=free)).max_running is None
 
 
 # -- settings ----------------------------------------------------------------------------------------------------
