@@ -165,8 +165,7 @@ class StepView:
         "block_size", "decode_context", "decode_deadline_ns", "decode_tbt_ns", "decode_tokens", "decodes",
         "free_at_ns", "free_blocks", "gaps", "load_prompts", "load_row", "load_waiting", "max_model_tokens",
         "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills", "previous_empty",
-        "previous_ns", "step", "tolerance", "total_blocks", "usual_wait_ns",
-        "waiting_count",
+        "previous_ns", "step", "tolerance", "total_blocks", "usual_wait_ns", "waiting_count",
     )  # fmt: skip
 
     def __init__(self, model: StepTimeModel, tolerance: Tolerance) -> None:

@@ -65,7 +65,7 @@ def fit_profile(
     """The profile of the machine that ran these steps, and how well it tells them.
 
     steps: of one run, in order, or of several, one after the other. traffic: for each, whether it ran under traffic;
-    the others met shapes of a grid. Where there is enough of it, traffic is what the profile has no bias on. Raises
+    the others met shapes of a grid. Where there is enough traffic, its sums are the ones that come out exact. Raises
     ConfigError when there are too few steps, or too few of a kind.
     """
     at, dropped = _usable(steps)
