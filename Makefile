@@ -2,8 +2,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup check format generate test test-full demo demo-fast bench-overhead bench-simulator bench-fidelity \
-	bench-policies-quick bench-policies bench-policies-full bench-ablation bench-gap bench-live bench-plan bench-bound \
-	bench-headline bench-headline-live bench-etalon bench-search bench-loadtest monitoring-check monitoring-live system-packages wheel clean
+	bench-policies-quick bench-policies bench-policies-full bench-failures bench-ablation bench-gap bench-live bench-plan \
+	bench-bound bench-headline bench-headline-live bench-etalon bench-search bench-loadtest monitoring-check monitoring-live system-packages wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -97,6 +97,9 @@ bench-policies: setup  ## the same: 12 balanced cells, 3 seeds of 1,000 requests
 
 bench-policies-full: setup  ## the same: all 72 cells
 	PYTHONPATH=benchmarks $(BIN)/python -m policies --set full $(ARGS)
+
+bench-failures: setup  ## how many requests fail at a few loads, on the same cells; can be resumed
+	PYTHONPATH=benchmarks $(BIN)/python -m policies.failures --set balanced $(ARGS)
 
 bench-ablation: setup  ## what each ingredient of sarathi is worth, on the same cells; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python -m policies.ablation --set balanced $(ARGS)

@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fidelity.live import CLIENT_CORE, ENGINE_ARGS, ENGINE_ENV
 from headline import OBJECTIVES
-from headline_table import OURS, live_markdown
+from headline_table import DOCUMENTS, DOCUMENTS_SHARE, OURS, live_markdown
 from publish import RESULTS
 
 from sarathi_plugin.core import NS_PER_S
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.records import RequestTimeline
 
 ARMS = (OURS, "prefill-first", "orca")
-TRAFFIC = {"sharegpt-like": (0.25, 4.0), "arxiv-like": (0.15, 2.0)}
+TRAFFIC = {"sharegpt-like": (0.25, 4.0), DOCUMENTS: (0.15, 1.0)}
 """Kind -> what its lengths are multiplied by, and requests per second to begin with."""
 
 DELAY_STEPS = 100
@@ -157,11 +157,12 @@ def search(
     """Capacity of one arm on a server of its own."""
     traffic, objective, arm = cell
     scale, _ = TRAFFIC[traffic]
+    share = DOCUMENTS_SHARE if traffic == DOCUMENTS else 1
     curve = server.with_name("headline-live-curve.json")
     curve.write_text(json.dumps(machine["curve"]))
     wanted = Wanted(
-        where=str(server), workload=traffic, schedulers=arm, repeats=options.seeds, requests=options.requests,
-        resolution=RESOLUTION, start=start,
+        where=str(server), workload=traffic, schedulers=arm, repeats=options.seeds,
+        requests=round(share * options.requests), resolution=RESOLUTION, start=start,
     )  # fmt: skip
     limit_s = OBJECTIVES[objective][0] * machine["decode_s"]
     task = Task(

@@ -1,6 +1,7 @@
 """The policies on real servers: stock vLLM at its default and at its best budget, Sarathi-Serve, ours.
 
-    python -m live [--repeats 5] [--requests 120] [--rates 2.5,3.5] [--best-budget N] [--capacity] [--smollm2]
+    python -m live [--repeats 5] [--requests 120] [--rates 2.5,3.5] [--best-budget N] [--scale 0.25]
+        [--capacity [REPEATS]] [--smollm2]
 
 A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25. The
 servers of all arms are up together and one is loaded at a time, in an order that rotates with every repeat. Every run
@@ -24,6 +25,7 @@ HERE = Path(__file__).parents[1]
 sys.path.insert(0, str(HERE))
 
 from fidelity.live import CLIENT_CORE, ENGINE_CORE
+from publish import RESULTS, publish
 
 from live.bench import Bench, rotated
 from live.servers import (
@@ -77,11 +79,8 @@ def main() -> None:
         "smollm2": smollm2(bench, options) if options.smollm2 else {},
     }
     summary["runs"] = {unit.file: result for unit, result in bench.done.items()}
-    text = markdown(summary)
-    print(text)
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "live.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.results / "live.md").write_text(text)
+    publish("live", summary, markdown(summary), options.results)
 
 
 def parse() -> argparse.Namespace:
@@ -96,15 +95,30 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--best-budget", type=int, help="without it the simulator finds one")
     parser.add_argument("--tbt-ms", type=float, default=50.0, help="D_d")
     parser.add_argument("--slack-ms", type=float, default=300.0, help="TTFT slack")
-    parser.add_argument("--capacity", action="store_true", help="fluid capacity at 95 %%, by bisection")
+    parser.add_argument(
+        "--scale", type=float, default=SCALE, help="of the lengths of the tiny model's requests"
+    )
+    parser.add_argument(
+        "--capacity",
+        type=int,
+        nargs="?",
+        const=2,
+        default=0,
+        metavar="REPEATS",
+        help="fluid capacity at 95 %%, by bisection",
+    )
     parser.add_argument("--smollm2", action="store_true", help="the real model too")
     parser.add_argument("--out", type=Path, default=Path("out/bench-live"))
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if unknown := set(options.arms) - set(ARMS):
         parser.error(f"no arm is called {min(unknown)}; known: {', '.join(ARMS)}")
-    if min(options.rates) <= 0 or options.requests < 1 or options.repeats < 0:
-        parser.error("rates and requests must be above zero, repeats not below")
+    if (
+        min(*options.rates, options.scale) <= 0
+        or options.requests < 1
+        or min(options.repeats, options.capacity) < 0
+    ):
+        parser.error("rates, scale and requests must be above zero, repeats not below")
     if options.requests / min(options.rates) > 900:
         parser.error("a run would take more than a quarter of an hour: fewer requests, or a higher rate")
     return options
@@ -117,10 +131,15 @@ def leave(signum: int, _frame: object) -> NoReturn:
 
 def find_budget(options: argparse.Namespace) -> int:
     """Stock's best budget, from the simulator; kept."""
-    path = options.out / f"best-budget-{options.tbt_ms:g}-{options.slack_ms:g}.json"
+    path = options.out / f"best-budget-{options.tbt_ms:g}-{options.slack_ms:g}-{options.scale:g}.json"
     if not path.is_file():
         print("looking for stock's best budget on the simulator", file=sys.stderr, flush=True)
-        argv = [sys.executable, "-m", "live.budget", str(options.tbt_ms), str(options.slack_ms), str(SCALE)]
+        argv = [
+            sys.executable,
+            "-m",
+            "live.budget",
+            *map(str, (options.tbt_ms, options.slack_ms, options.scale)),
+        ]
         env = {**os.environ, "PYTHONPATH": str(HERE)}
         found = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
         path.write_text(found.strip().splitlines()[-1] + "\n")
@@ -133,7 +152,7 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
     """What was measured, in words."""
     return (
         f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); ShareGPT-like "
-        f"lengths x {SCALE}, open loop, {options.repeats} repeats x {options.requests} requests; D_d "
+        f"lengths x {options.scale:g}, open loop, {options.repeats} repeats x {options.requests} requests; D_d "
         f"{options.tbt_ms:g} ms, TTFT slack {options.slack_ms:g} ms; stock at its best budget: {budget} tokens."
     )
 
@@ -141,7 +160,7 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
 def comparison(options: argparse.Namespace, promise: Promise) -> list[Unit]:
     """All units, interleaved: the order of the arms rotates with every repeat and load."""
     return [
-        Unit("compare", arm, rate, repeat, 100 * repeat + place, options.requests, SCALE, promise.key)
+        Unit("compare", arm, rate, repeat, 100 * repeat + place, options.requests, options.scale, promise.key)
         for repeat in range(options.repeats)
         for place, rate in enumerate(options.rates)
         for arm in rotated(options.arms, repeat + place)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from live.servers import DEFAULT, OURS, all_up
-from live.units import SCALE, Unit, measure
+from live.units import Unit, measure
 from sarathi_plugin.search.capacity import Verdict, find_capacity
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sarathi_plugin.load.server import RunningServer, ServerSpec
 
 CAPACITY_SHARE, CAPACITY_STEP, CAPACITY_RESOLUTION = 0.95, 1.25, 0.08
-CAPACITY_REPEATS, CAPACITY_RUNS = 2, 6
+CAPACITY_RUNS = 6
 CAPACITY_ARMS = (DEFAULT, OURS)
-"""Searches an arm, and about how many runs each takes."""
+"""Who is searched, about so many runs each time."""
 
 
 class NotDoneError(Exception):
@@ -79,8 +79,8 @@ class Bench:
     ) -> dict[str, list[float]]:
         """By arm, a rate a repeat. Raises NotDoneError when a run is missing and its server is not there."""
         found: dict[str, list[float]] = {arm: [] for arm in CAPACITY_ARMS}
-        start, total = min(options.rates), CAPACITY_REPEATS * len(CAPACITY_ARMS)
-        for repeat in range(CAPACITY_REPEATS):
+        start, total = min(options.rates), options.capacity * len(CAPACITY_ARMS)
+        for repeat in range(options.capacity):
             for arm in rotated(CAPACITY_ARMS, repeat):
                 done = sum(map(len, found.values()))
                 minutes = (total - done) * CAPACITY_RUNS * (options.requests / start + 15) / 60
@@ -109,7 +109,9 @@ class Bench:
 
         def judged(rate: float) -> Verdict:
             rate = round(rate, 4)
-            unit = Unit("capacity", arm, rate, repeat, 5000 + repeat, options.requests, SCALE, promise.key)
+            unit = Unit(
+                "capacity", arm, rate, repeat, 5000 + repeat, options.requests, options.scale, promise.key
+            )
             share = self.run(unit, server, promise)["fluid_share"]
             return Verdict(rate, share >= CAPACITY_SHARE, share, None, f"{share:.1%} fluid")
 

@@ -44,10 +44,11 @@ QUICK_BUDGETS = (256, 512, 1024, 2048, 8192)
 
 def main() -> None:
     """The command."""
-    options = parse()
-    cells = [cell for cell in SETS[options.set] if options.split == "test" or not cell.test_only]
+    options = parse(add_cells)
+    cells = chosen(options)
     first = TEST_SEED if options.split == "test" else 0
-    bench = Bench(options.set, options.split, options.requests, tuple(range(first, first + options.seeds)))
+    name = f"{options.set}, chosen" if options.cells else options.set
+    bench = Bench(name, options.split, options.requests, tuple(range(first, first + options.seeds)))
     if options.split == "test":
         note_use(options)
     begin = time.monotonic()
@@ -59,7 +60,28 @@ def main() -> None:
     summary = summarise(bench, cells, coarse, fine, overload, bounds)
     summary["wall_minutes"] = round((time.monotonic() - begin) / 60, 1)
     summary["code"] = code_digest()
-    publish(f"policies-{options.set}-{options.split}", summary, markdown(summary))
+    which = "chosen" if options.cells else options.set
+    publish(f"policies-{which}-{options.split}", summary, markdown(summary))
+
+
+def add_cells(parser: argparse.ArgumentParser) -> None:
+    """The option of this bench alone."""
+    parser.add_argument(
+        "--cells", nargs="+", metavar="CELL", help="only these of the set; a result of its own"
+    )
+
+
+def chosen(options: argparse.Namespace) -> list[Cell]:
+    """The cells to measure. Ends the command, exit code 2, for names that are not in the set."""
+    cells = [cell for cell in SETS[options.set] if options.split == "test" or not cell.test_only]
+    if not options.cells:
+        return cells
+    if unknown := set(options.cells) - {cell.name for cell in cells}:
+        print(
+            f"No cell of this set and split is called {min(unknown)}; they are called like {cells[0].name}."
+        )
+        raise SystemExit(2)
+    return [cell for cell in cells if cell.name in options.cells]
 
 
 def parse(more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
@@ -88,6 +110,7 @@ def note_use(options: argparse.Namespace) -> None:
         "commit": commit,
         "code": code_digest(),
         "set": options.set,
+        "cells": options.cells,
         "seeds": options.seeds,
         "requests": options.requests,
     }

@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no idle cap": {"idle_cap": 1e6},
     "gap instead of deadlines": {"slo": "gap"},
     "any number of prompts under way": {"max_partial": 1_000_000},
+    "no saving": {"saving": False},
     "one prompt under way": {"max_partial": 1},
     "no memory kept free": {"headroom": 0.0},
     "no caution while cold": {"cold_chunk": 8192},

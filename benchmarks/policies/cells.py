@@ -110,4 +110,9 @@ BALANCED = [
 QUICK = [BALANCED[i] for i in (0, 5, 11, 3)]
 """Four that may be tuned on: a machine each and one more."""
 
-SETS = {"quick": QUICK, "balanced": BALANCED, "full": ALL}
+TIGHT = [
+    Cell(machine, "sharegpt-like", 1.0, slack_s) for machine, slack_s in itertools.product(MACHINES, SLACKS_S)
+]
+"""D_d as short as a decode step at batch 32: only smaller batches keep it."""
+
+SETS = {"quick": QUICK, "balanced": BALANCED, "tight": TIGHT, "full": ALL}

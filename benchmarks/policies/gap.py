@@ -11,12 +11,13 @@ kept with those of the bench.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from policies.__main__ import RESULTS, parse, work_off
+from publish import publish
+
+from policies.__main__ import parse, work_off
 from policies.arms import FIXED, NIYAMA, OURS, Arm
 from policies.cells import SETS
 from policies.gap_work import GapJob, at_load, run
@@ -52,11 +53,7 @@ def main() -> None:
         "code": code_digest(),
         "rows": measure(Store(options.out), cells, options),
     }
-    text = markdown(summary)
-    print(text)
-    name = f"gap-{options.set}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
+    publish(f"gap-{options.set}", summary, markdown(summary))
 
 
 def add_shares(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from sarathi_plugin.policies.sizing import (
     harmless_ns,
     least_harm,
     sizes_within,
+    worth_saving,
 )
 from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sarathi_plugin.core import IntArray, Prompts, RequestRow, StepView
+    from sarathi_plugin.policies.sizing import Sizes
     from sarathi_plugin.tolerance import FloatArray
 
 TYPICAL = 512
@@ -40,6 +42,9 @@ TYPICAL = 512
 
 FRONT = 64
 """So many waiting prompts, the most urgent ones, are put in order."""
+
+SERVED_EVERY = 16
+"""One of so many steps saves nothing: prompts get on whatever the step-time model foresees."""
 
 FIRST = float(1 << 62)
 """What puts a key before all others."""
@@ -52,7 +57,8 @@ class Sarathi(Policy):
     slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts; auto
     is ``bounded`` in gap mode, else ``loss``. least_wait: in gap mode, sizes by when first tokens come, not by time per
     token. late_share: in gap mode, gaps that steps up to the stall cap may make late: half of what a P99 forgives.
-    tiles: end steps on tile edges. look_ahead: mean further wait of a prompt, as a share of the work queued.
+    tiles: end steps on tile edges. saving: decodes go alone while slack builds up for a chunk that costs less, by
+    deadlines only. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
     cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
     holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
@@ -68,6 +74,7 @@ class Sarathi(Policy):
     least_wait: bool = True
     late_share: Annotated[float, Field(ge=0, lt=1)] = 0.005
     tiles: bool = True
+    saving: bool = True
     look_ahead: Annotated[float, Field(gt=0)] = 0.5
     stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
@@ -219,6 +226,25 @@ class Sarathi(Policy):
             return "gap", float(view.min_decode_tbt_ns)
         return "gap", view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
 
+    def _saves(
+        self,
+        view: StepView,
+        first: RequestRow,
+        sizes: Sizes,
+        best: int | None,
+        alone_ns: int,
+        limit_ns: float,
+    ) -> bool:
+        """Whether no prompt runs in this step, for the sake of a better one. first: the prompt that would run first."""
+        if not (self.saving and view.decodes and self.slo == "deadline"):
+            return False
+        served = view.step % (self.ageing or SERVED_EVERY) == 0
+        ends = best is not None and sizes.tokens[best] >= first.remaining_tokens
+        too_long = best is None and sizes.times_ns[0] > limit_ns  # no slack is ever enough
+        if served or ends or too_long:
+            return False
+        return worth_saving(sizes, best, alone_ns, view.min_decode_tbt_ns, 1 + view.model.margin)
+
     def _chunk(
         self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int
     ) -> tuple[int, str, int | None]:
@@ -239,6 +265,8 @@ class Sarathi(Policy):
             best: int | None = least_wait(view, rows, sizes, alone_ns, others)
         else:
             best = fastest(sizes, spare_ns)
+        if self._saves(view, rows[0], sizes, best, alone_ns, limit_ns):
+            return 0, "saving", round(limit_ns)
         if best is None:
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)

@@ -31,6 +31,12 @@ milliseconds, as on CPUs."""
 ENDS = 4
 """Chunks that just finish the first so many prompts are candidates too."""
 
+DEARER = 1.1
+"""A chunk is dear when a larger one takes so many times less on top of the decodes, per prompt token."""
+
+LEAST_GAIN = 0.1
+"""Share of D_d by which a step of the decodes alone has to be shorter than it, for waiting to be worth anything."""
+
 FAR_NS = 1 << 62
 
 
@@ -142,3 +148,24 @@ def least_harm(sizes: Sizes, added: Sequence[int]) -> int:
     """Index of the chunk that makes decodes miss least per prompt token, the smaller of equals."""
     prices = [(late / count, i) for i, (count, late) in enumerate(zip(sizes.tokens, added, strict=True))]
     return min(prices)[1]
+
+
+def worth_saving(sizes: Sizes, best: int | None, alone_ns: int, period_ns: float, slower: float) -> bool:
+    """Whether the decodes should go alone for now, to build up slack for a chunk that costs less.
+
+    A decode takes the same time beside a chunk, so a chunk costs what its step takes beyond the decodes. Where slack is
+    what is short, a step of decodes alone earns it and every other spends it, so in the long run most prompt tokens get
+    through where each costs least. Steps at the very edge of the deadlines also miss them at every surprise.
+
+    best: index of the chunk that would run, None when each makes somebody late. alone_ns, slower: time of the decodes
+    alone, and what to multiply it by for its margin. period_ns: D_d of the tightest decode.
+    """
+    if period_ns - alone_ns * slower < LEAST_GAIN * period_ns:
+        return False
+    if best is None:
+        return True
+    costs = [
+        (took - alone_ns) / count
+        for count, took in zip(sizes.tokens[best:], sizes.times_ns[best:], strict=True)
+    ]
+    return costs[0] > DEARER * min(costs)

@@ -83,10 +83,33 @@ def test_no_prompt_however_urgent_is_worth_a_miss():
 def test_where_every_chunk_would_make_a_decode_late_prompts_go_on_at_least_harm():
     """Decodes of 20 ms."""
     assert chunk_of(SARATHI, [20.6] * 10, LONG) == (6, "slack")  # 16 tokens in all
-    for tbt_ms in (24.0, 100.0):
-        chunk, limit = chunk_of(SARATHI, [20.2] * 10, LONG, tbt_ms=tbt_ms)
+    for policy, tbt_ms in ((SARATHI, 22.0), (Sarathi(saving=False), 24.0), (Sarathi(saving=False), 100.0)):
+        chunk, limit = chunk_of(policy, [20.2] * 10, LONG, tbt_ms=tbt_ms)
         assert limit == "floor"
         assert chunk > 0
+
+
+def test_decodes_go_alone_while_slack_builds_up_for_a_chunk_that_costs_less():
+    """A chunk costs 30 ms and 0.1 ms a token here: few tokens are dear."""
+    dear = LinearModel(chunk_ms=30)
+    few = [60.0] * 10  # 10 ms are left for tokens
+    assert chunk_of(SARATHI, few, LONG, model=dear) == (0, "saving")
+    assert chunk_of(Sarathi(saving=False), few, LONG, model=dear) == (54, "slack")
+    assert chunk_of(SARATHI, [5000.0] * 10, LONG, model=dear)[0] > 3000
+
+
+def test_nothing_is_saved_when_a_prompt_ends_now_or_slack_would_hardly_grow():
+    dear, few = LinearModel(chunk_ms=30), [60.0] * 10
+    assert chunk_of(SARATHI, few, [make_row("short", tokens=80), *LONG], model=dear)[0] >= 80
+    assert chunk_of(SARATHI, few, LONG, model=dear, tbt_ms=22.0) == (54, "slack")  # decodes take 20 ms
+
+
+def test_every_sixteenth_step_carries_a_chunk_whatever_it_costs():
+    """A model that is wrong about the decodes would otherwise save for ever."""
+    dear, few = LinearModel(chunk_ms=30), [60.0] * 10
+    carried = [step for step in range(1, 65) if chunk_of(SARATHI, few, LONG, model=dear, step=step)[0]]
+    assert carried == [16, 32, 48, 64]
+    assert chunk_of(Sarathi(ageing=0), few, LONG, model=dear, step=32)[0] > 0
 
 
 def test_gap_mode_gives_every_step_one_period_whatever_was_banked():

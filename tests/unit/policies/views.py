@@ -23,12 +23,16 @@ NOW = 1_000 * NS_PER_S
 
 @dataclass
 class LinearModel:
-    """A machine that takes 10 ms a step, 1 ms a decode and 0.1 ms a prompt token, unless told otherwise."""
+    """A machine that takes 10 ms a step, 1 ms a decode and 0.1 ms a prompt token, unless told otherwise.
+
+    chunk_ms: what having any prompt tokens costs.
+    """
 
     step_ms: float = 10.0
     decode_ms: float = 1.0
     token_ms: float = 0.1
     pair_ms: float = 0.0
+    chunk_ms: float = 0.0
     ready: bool = True
     margin: float = 0.0
 
@@ -38,6 +42,7 @@ class LinearModel:
             + self.decode_ms * shape.decode_tokens
             + self.token_ms * shape.prefill_tokens
             + self.pair_ms * shape.prefill_attention
+            + self.chunk_ms * (shape.prefill_tokens > 0)
         )
         return round(ms * NS_PER_MS)
 
