@@ -80,7 +80,7 @@ def measure(store: Store, cells: list[Cell], options: argparse.Namespace) -> Cou
     for job, data in work_off(store, list(jobs), "failures", options).items():
         mine = counts.setdefault(job.cell, {}).setdefault(job.arm.name, [0] * len(options.shares))
         mine[jobs[job]] += round(data["failed"] * options.requests)
-    return counts
+    return {cell: counts[cell] for cell in cells if cell in counts}
 
 
 def row(cell: Cell, found: dict[str, list[int]]) -> dict[str, Any]:
