@@ -238,6 +238,7 @@ class Sarathi(Policy):
         """Whether no prompt runs in this step, for the sake of a better one. first: the prompt that would run first."""
         if not (self.saving and view.decodes and self.slo == "deadline"):
             return False
+        # With ageing it is the very step that belongs to the most overdue: its bound rests on a chunk in each of them.
         served = view.step % (self.ageing or SERVED_EVERY) == 0
         ends = best is not None and sizes.tokens[best] >= first.remaining_tokens
         too_long = best is None and sizes.times_ns[0] > limit_ns  # no slack is ever enough

@@ -155,7 +155,8 @@ def worth_saving(sizes: Sizes, best: int | None, alone_ns: int, period_ns: float
 
     A decode takes the same time beside a chunk, so a chunk costs what its step takes beyond the decodes. Where slack is
     what is short, a step of decodes alone earns it and every other spends it, so in the long run most prompt tokens get
-    through where each costs least. Steps at the very edge of the deadlines also miss them at every surprise.
+    through where each costs least. Steps at the very edge of the deadlines also miss them at every surprise, so a chunk
+    bears the margin of its whole step.
 
     best: index of the chunk that would run, None when each makes somebody late. alone_ns, slower: time of the decodes
     alone, and what to multiply it by for its margin. period_ns: D_d of the tightest decode.

@@ -96,6 +96,10 @@ def test_decodes_go_alone_while_slack_builds_up_for_a_chunk_that_costs_less():
     assert chunk_of(SARATHI, few, LONG, model=dear) == (0, "saving")
     assert chunk_of(Sarathi(saving=False), few, LONG, model=dear) == (54, "slack")
     assert chunk_of(SARATHI, [5000.0] * 10, LONG, model=dear)[0] > 3000
+    assert chunk_of(SARATHI, [20.2] * 10, LONG, tbt_ms=24.0) == (
+        0,
+        "saving",
+    )  # not even the smallest chunk fits
 
 
 def test_nothing_is_saved_when_a_prompt_ends_now_or_slack_would_hardly_grow():
