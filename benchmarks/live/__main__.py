@@ -150,10 +150,16 @@ def find_budget(options: argparse.Namespace) -> int:
 
 def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
     """What was measured, in words."""
+    repeats = (
+        f"{options.repeats} repeats x {options.requests}"
+        if options.repeats
+        else f"runs of {options.requests}"
+    )
+    best = f"; stock at its best budget: {budget} tokens" if options.repeats else ""
     return (
         f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); ShareGPT-like "
-        f"lengths x {options.scale:g}, open loop, {options.repeats} repeats x {options.requests} requests; D_d "
-        f"{options.tbt_ms:g} ms, TTFT slack {options.slack_ms:g} ms; stock at its best budget: {budget} tokens."
+        f"lengths x {options.scale:g}, open loop, {repeats} requests; D_d {options.tbt_ms:g} ms, TTFT slack "
+        f"{options.slack_ms:g} ms{best}."
     )
 
 

@@ -58,22 +58,23 @@ def bounded_ranks(
     work_ns: shape (n,). The first ``most`` prompts, or those with ``enough`` tokens together, are put in this
     order, the others by arrival.
     """
-    left = np.argsort(prompts.arrival_ns, kind="stable")
-    work = work_ns[left]
-    first_ns = now_ns - prompts.arrival_ns[left] + np.cumsum(work)
-    spare = np.maximum(usual_ns - first_ns, 0.0)
+    by_arrival = np.argsort(prompts.arrival_ns, kind="stable")
+    work = work_ns[by_arrival]
+    first_ns = now_ns - prompts.arrival_ns[by_arrival] + np.cumsum(work)
+    spare = np.maximum(usual_ns - first_ns, 0.0)  # infinite, as is the work, of those that have their place
+    bearable = np.full(len(work), np.inf)
     found: list[int] = []
     tokens = 0
-    while spare.any() and len(found) < most and tokens < enough:
-        bearable = np.minimum.accumulate(np.concatenate([[np.inf], spare[:-1]]))
+    while np.count_nonzero(spare) > len(found) and len(found) < most and tokens < enough:
+        np.minimum.accumulate(spare[:-1], out=bearable[1:])
         at = int(np.argmin(np.where(work <= bearable, work, np.inf)))  # the oldest holds up nobody older
         spare[:at] -= work[at]
-        found.append(int(left[at]))
-        tokens += int(prompts.left_tokens[left[at]])
-        left, work, spare = np.delete(left, at), np.delete(work, at), np.delete(spare, at)
+        found.append(at)
+        tokens += int(prompts.left_tokens[by_arrival[at]])
+        spare[at] = work[at] = np.inf
     ranks = np.empty(len(work_ns))
-    ranks[found] = np.arange(len(found))
-    ranks[left] = np.arange(len(found), len(ranks))
+    ranks[by_arrival[found]] = np.arange(len(found))
+    ranks[np.delete(by_arrival, found)] = np.arange(len(found), len(ranks))
     return ranks
 
 

@@ -37,6 +37,9 @@ class Fluidity(Part):
     """Share of deadlines met over windows of time; None where no deadline was decided."""
 
     last_10_s: float | None
+    last_10_s_with_overdue: float | None = Field(
+        description="As if what is overdue had its token now: the misses that the counters do not hold yet are in it."
+    )
     last_60_s: float | None
     last_300_s: float | None
     since_start: float | None

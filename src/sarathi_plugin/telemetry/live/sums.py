@@ -58,9 +58,9 @@ class Moment:
             return 0
         return int(self._within(window_s)[index * PER_CLASS + CLASS_COUNTERS.index(name)])
 
-    def _fluidity(self, index: int, window_s: int) -> float | None:
+    def _fluidity(self, index: int, window_s: int, uncounted: int = 0) -> float | None:
         met = self._counter(index, "deadlines_met", window_s)
-        total = met + self._counter(index, "deadlines_missed", window_s)
+        total = met + self._counter(index, "deadlines_missed", window_s) + uncounted
         return met / total if total else None
 
     def class_live(self, index: int, slo: SloClass, window_s: int) -> doc.ClassLive:
@@ -69,10 +69,12 @@ class Moment:
         def count(name: str) -> int:
             return self._counter(index, name)
 
+        overdue = self._overdue(index, slo)
         return doc.ClassLive(
             name=slo.name,
             fluidity=doc.Fluidity(
                 last_10_s=self._fluidity(index, 10),
+                last_10_s_with_overdue=self._fluidity(index, 10, overdue.uncounted_misses),
                 last_60_s=self._fluidity(index, 60),
                 last_300_s=self._fluidity(index, 300),
                 since_start=self._fluidity(index, ALL_TIME),
@@ -80,7 +82,7 @@ class Moment:
             met=count("deadlines_met"),
             missed=count("deadlines_missed"),
             requests=int(np.count_nonzero(self._slo == index)),
-            overdue=self._overdue(index, slo),
+            overdue=overdue,
             tokens_per_s=self._counter(index, "output_tokens", 10) / 10,
             finished=count("finished"),
             fluid=count("fluid_requests"),

@@ -188,11 +188,12 @@ def _table(columns: str, style: str) -> Table:
 
 def class_table(classes: list[ClassLive], style: str) -> Table:
     """Fluidity and lateness by class."""
-    table = _table("class<|fluid 10s|1min|5min|overdue|worst|late 1st|tok/s|failed", style)
+    table = _table("class<|fluid 10s|+late|1min|5min|overdue|worst|late 1st|tok/s|failed", style)
     for c in classes:
         now, late = c.fluidity, c.overdue
         table.add_row(
-            c.name, share(now.last_10_s), share(now.last_60_s), share(now.last_300_s),
+            c.name, share(now.last_10_s), share(now.last_10_s_with_overdue), share(now.last_60_s),
+            share(now.last_300_s),
             Text(str(late.streams), BAD if late.streams else ""), f"{late.oldest_stream_s:.1f} s",
             Text(str(late.prompts), WARN if late.prompts else ""), f"{c.tokens_per_s:.1f}", str(c.errors + c.aborted),
         )  # fmt: skip

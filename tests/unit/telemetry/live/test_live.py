@@ -146,8 +146,12 @@ def test_a_stall_is_seen_while_it_lasts(scene: LiveScene, server: Server):
     scene.arrive("p", ms=90)
     scene.give(100, "a")  # due next at 350
     step = scene.schedule(110, 1, {"p": 12_000}, predicted_ms=9000)
-    early = of(server.look(350), "fast").overdue
-    assert (early.streams, early.uncounted_misses) == (0, 0)
+    early = of(server.look(350), "fast")
+    assert (early.overdue.streams, early.overdue.uncounted_misses) == (0, 0)
+    assert early.fluidity.last_10_s_with_overdue == early.fluidity.last_10_s == 1.0
+    halfway = of(server.look(5_350), "fast").fluidity
+    assert halfway.last_10_s == 1.0
+    assert halfway.last_10_s_with_overdue == pytest.approx(1 / (1 + 101 + 100))
     document = server.look(10_350)
     late = of(document, "fast").overdue
     assert late.streams == 1

@@ -47,6 +47,8 @@ def test_a_stall_is_on_top(stalled: LiveDocument):
     assert "1 decodes + 12000 prompt tokens: 10.2 s so far" in text
     assert "prefill" in text
     assert "NOT LIVE" not in text
+    row = next(line.split() for line in text.splitlines() if line.startswith("fast"))
+    assert row[1:3] == ["-", "0.000"], "nothing counted in ten seconds, and all that is overdue missed"
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -136,7 +136,8 @@ function showClasses(doc) {
     const head = element("h2", c.name);
     head.append(element("small", `D_d ${milliseconds(target.tbt_ms)}, TTFT slack ${milliseconds(target.ttft_slack_ms)}`));
     const now = element("p", undefined, { class: "now" });
-    now.append(element("b", share(c.fluidity.last_10_s)), element("span", c.fluidity.last_10_s === null ? "no deadline in the last 10 s" : "fluidity-index, last 10 s"));
+    const falling = c.overdue.uncounted_misses > 0 && c.fluidity.last_10_s_with_overdue < 0.9;
+    now.append(element("b", share(c.fluidity.last_10_s), falling ? { class: "bad" } : {}), element("span", c.fluidity.last_10_s === null ? "no deadline in the last 10 s" : "fluidity-index, last 10 s"));
     const list = element("dl");
     facts(list, [
       ["fluidity", `1 min ${share(c.fluidity.last_60_s)} · 5 min ${share(c.fluidity.last_300_s)} · start ${share(c.fluidity.since_start)}`],
@@ -144,17 +145,17 @@ function showClasses(doc) {
       ["tokens", `${c.tokens_per_s.toFixed(1)} per s`],
       ["failed", `${count(c.aborted)} aborted, ${plural(c.errors, "error")}`],
     ]);
-    card.append(head, now, overdueLine(c.overdue), list);
+    card.append(head, now, overdueLine(c), list);
     return card;
   });
   $("classes").replaceChildren(...cards);
 }
 
-function overdueLine(o) {
+function overdueLine({ overdue: o, fluidity }) {
   const parts = [];
   if (o.streams) parts.push(`${plural(o.streams, "stream")} overdue, worst ${seconds(o.oldest_stream_s)}`);
   if (o.prompts) parts.push(`${plural(o.prompts, "first token")} overdue, worst ${seconds(o.oldest_prompt_s)}`);
-  if (o.uncounted_misses) parts.push(`${o.uncounted_misses === 1 ? "1 miss" : count(o.uncounted_misses) + " misses"} not yet counted`);
+  if (o.uncounted_misses) parts.push(`${o.uncounted_misses === 1 ? "1 miss" : count(o.uncounted_misses) + " misses"} not yet counted: ${share(fluidity.last_10_s_with_overdue)} with them`);
   return element("p", parts.join(" · ") || "Nothing overdue.", { class: parts.length ? "overdue bad" : "overdue" });
 }
 
