@@ -16,6 +16,9 @@ STOCK_SCHEDULERS = ("stock", "vllm")
 FEWEST_BUDGETS = 4
 """A search over fewer token budgets than this could not have found a good one."""
 
+LEAST_SERVED = 0.5
+"""A search whose best setting leaves more than half of the requests late was done where no setting serves."""
+
 
 def implementation(found: Evidence) -> Item:
     """AP1: one engine for all arms, alike but for scheduler and tuned settings."""
@@ -63,6 +66,7 @@ def tuned(found: Evidence) -> Item:
     elif trials[base] < trials[subject]:
         why.append(f"{trials[base]} trials of the baseline, {trials[subject]} of the subject")
     why += _narrow(found, base)
+    why += _in_vain(found, base)
     why += _beaten(found, base)
     counts = f"{base}: {trials[base]} trials, {subject}: {trials[subject]} trials"
     return Item("AP2", question, mark(not why), "; ".join([counts, *why]))
@@ -81,6 +85,17 @@ def _narrow(found: Evidence, base: str) -> list[str]:
     choices = knob.get("choices")
     covered = len(choices) if choices else sum(knob["low"] <= float(b or 0) <= knob["high"] for b in BUDGETS)
     return [f"only {covered} values of {BUDGET} were allowed"] if covered < FEWEST_BUDGETS else []
+
+
+def _in_vain(found: Evidence, base: str) -> list[str]:
+    """Where hardly anybody is served under any setting, the search cannot tell one setting from another."""
+    score = (found.tuning[base].best.score or 0.0) if base in found.tuning else 1.0
+    if score >= LEAST_SERVED:
+        return []
+    return [
+        f"at best {score:.0%} of requests were fluid where it was tuned: a profile of this machine "
+        "(sarathi profile record) or lower loads would tell settings apart"
+    ]
 
 
 def _beaten(found: Evidence, base: str) -> list[str]:

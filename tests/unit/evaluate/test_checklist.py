@@ -19,9 +19,16 @@ SPACE = {name: knob.model_dump(exclude_none=True) for name, knob in STOCK_KNOBS.
 
 
 def tuning(
-    arm: str, trials: int, *, space: dict[str, Any] | None = None, seeds: tuple[int, ...] = (0,)
+    arm: str,
+    trials: int,
+    *,
+    space: dict[str, Any] | None = None,
+    seeds: tuple[int, ...] = (0,),
+    score: float = 0.5,
 ) -> Tuning:
-    return Tuning(arm, tuple(Trial({}, 0.5) for _ in range(trials)), seeds, SPACE if space is None else space)
+    return Tuning(
+        arm, tuple(Trial({}, score) for _ in range(trials)), seeds, SPACE if space is None else space
+    )
 
 
 def items(shares: dict[str, float] | None = None, **more: Any) -> dict[str, Item]:
@@ -110,6 +117,11 @@ FAILS: dict[str, tuple[str, dict[str, Any], str]] = {
         TUNED,
         {"tuning": {"stock": tuning("stock", 20, space={"max_num_seqs": {"choices": [64]}})}},
         "max_num_batched_tokens was not among its knobs",
+    ),
+    "tuned where nobody is served": (
+        TUNED,
+        {"tuning": {"stock": tuning("stock", 20, score=0.03)}},
+        "at best 3% of requests were fluid where it was tuned",
     ),
     "better default": (
         TUNED,
