@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from sarathi_plugin.config import CurveFile, load_curve
-from sarathi_plugin.evaluate import command, report
+from sarathi_plugin.evaluate import command, report, tune
 from sarathi_plugin.evaluate.analysis import Results
 from sarathi_plugin.evaluate.arms import resolve
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import units_of
 from sarathi_plugin.evaluate.simulated import Job, work
 from sarathi_plugin.evaluate.spec import Experiment
-from sarathi_plugin.evaluate.store import Store, StoredRun
+from sarathi_plugin.evaluate.store import Store, StoredRun, trace_of
 from sarathi_plugin.load.curve import write_curve
 from sarathi_plugin.steptime.profile import save_profile
 from tests.engine.simulations import NOISE, make_profile
@@ -45,6 +45,21 @@ def evaluate(path: Path, out: Path) -> list[str]:
     said: list[str] = []
     command.evaluate(path, out, plan_only=False, simulated=False, workers=1, say=said.append)
     return said
+
+
+def test_tuning_runs_at_its_share_of_the_loads(machine: str, monkeypatch: pytest.MonkeyPatch):
+    asked = small(machine, tune={"trials": 2, "requests": 10, "load_share": 0.25})
+    asked["arms"] = [{"name": "stock", "tune": True}, {"name": "ours", "scheduler": "sarathi"}]
+    wanted = Experiment.model_validate(settings(**asked))
+    seen = []
+
+    def noted(case: Any, load: float, seed: int, *, count: int | None = None) -> Any:
+        seen.append(load)
+        return trace_of(case, load, seed, count=count)
+
+    monkeypatch.setattr(tune, "trace_of", noted)
+    tune.score(wanted, wanted.arms[0], {})
+    assert seen == [0.25 * load for load in CASE["loads"]]
 
 
 def test_an_experiment_from_file_to_report(tmp_path: Path, machine: str):

@@ -87,7 +87,8 @@ def tuning_s(wanted: Experiment, arms: int, workers: int) -> float:
     """About how long tuning so many arms takes, seconds."""
     if wanted.tune is None:
         return 0.0
-    virtual = sum(wanted.tune.requests / load for case in wanted.workloads for load in case.loads)
+    share = wanted.tune.load_share
+    virtual = sum(wanted.tune.requests / (share * load) for case in wanted.workloads for load in case.loads)
     each = wanted.tune.trials * len(wanted.tune.seeds) * virtual / SIMULATED_SPEED
     return each * -(-arms // workers) if arms else 0.0
 

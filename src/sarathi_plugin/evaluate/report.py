@@ -81,7 +81,7 @@ def build(out: Path) -> Report:
             pictures.phases(data),
             pictures.worst(data),
             pictures.composition(data),
-            sections.tuning(tuning),
+            sections.tuning(data, tuning),
             sections.runs(data),
             sections.setting(data, environments),
         ],

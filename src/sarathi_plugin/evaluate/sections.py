@@ -145,7 +145,7 @@ def tables(data: Data) -> Section:
     return Section("Figures", blocks)
 
 
-def tuning(found: Mapping[str, Tuning]) -> Section:
+def tuning(data: Data, found: Mapping[str, Tuning]) -> Section:
     """What was tried of every tuned arm."""
     if not found:
         return Section("Tuning", ["Nothing was tuned."])
@@ -162,9 +162,11 @@ def tuning(found: Mapping[str, Tuning]) -> Section:
             f"{one.best.score or 0:.4f}", chosen or "as written",
         ])  # fmt: skip
     head = ["arm", "trials", "refused by vLLM", "knobs", "score as written", "best score", "chosen"]
+    share = data.wanted.tune.load_share if data.wanted.tune else 1.0
+    loads = "" if share == 1 else f" at {share:.3g} times the loads compared at"
     text = (
-        "In the simulator, on training seeds. Score: mean share of fluid requests, ties broken by the fluidity-index; "
-        "the first trial is the arm as it was written."
+        f"In the simulator, on training seeds{loads}. Score: mean share of fluid requests, ties broken by "
+        "the fluidity-index; the first trial is the arm as it was written."
     )
     return Section("Tuning", [text, Table(head, rows)])
 

@@ -105,6 +105,11 @@ class TuneSpec(Strict):
     trials: int = Field(default=20, ge=2, description="Configurations tried for each tuned arm.")
     seeds: list[Seed] = Field(default=[0], min_length=1, description="Traffic to tune on; never compared on.")
     requests: int = Field(default=200, ge=10, description="Requests of a simulated run.")
+    load_share: float = Field(
+        default=1.0,
+        gt=0,
+        description="Loads to tune at, as a share of those compared at: below 1 for a profile of a slower machine.",
+    )
     sampler_seed: Seed = Field(default=0, description="Of the search itself.")
 
 

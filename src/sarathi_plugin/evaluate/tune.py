@@ -44,18 +44,18 @@ def tune(wanted: Experiment, name: str) -> knobs.Tuning:
 
 
 def score(wanted: Experiment, spec: ArmSpec, chosen: dict[str, Any]) -> float:
-    """Mean share of fluid requests over workloads, loads and training seeds. Raises ConfigError."""
+    """Mean share of fluid requests over workloads, ``load_share`` of loads, and training seeds. Raises ConfigError."""
     from sarathi_plugin.evaluate.simulated import simulation
     from sarathi_plugin.simulate.run import simulate
 
     arm = arm_of(wanted, spec, chosen)
     asked = wanted.tune
-    seeds, count = (asked.seeds, asked.requests) if asked else ([0], None)
+    seeds, count, share = (asked.seeds, asked.requests, asked.load_share) if asked else ([0], None, 1.0)
     found = []
     for case in wanted.workloads:
         for load in case.loads:
             for seed in seeds:
-                trace = trace_of(case, load, seed, count=count)
+                trace = trace_of(case, share * load, seed, count=count)
                 timelines = simulate(simulation(wanted, arm, trace, seed, steps=False)).timelines
                 figures = metrics.figures(timelines)
                 found.append((figures["fluid_share"] or 0.0) + TIE_BREAK * (figures["fluidity_index"] or 0.0))
