@@ -69,11 +69,13 @@ def test_both_engines_are_on_the_page_of_each_api_server_and_a_dead_one_is_named
     with tiny_server(tmp_path, *two, env=env) as server:
         with ThreadPoolExecutor(REQUESTS) as pool:
             list(pool.map(lambda number: ask(server, number), range(REQUESTS)))
-        wait_for(lambda: decided(get(server)) >= REQUESTS * TOKENS, "the last tokens")
+        total = REQUESTS * TOKENS
+        wait_for(lambda: decided(get(server)) >= total, "the last tokens on the page")
+        wait_for(lambda: counted(Metrics(server.url)) >= total, "the last tokens in the counters")
         for _ in range(LOOKS):  # a new connection each: the kernel deals them out to both API servers
             document, metrics = get(server), Metrics(server.url)
             assert states_of(document) == ["live", "live"]
-            assert decided(document) == counted(metrics) == REQUESTS * TOKENS
+            assert decided(document) == counted(metrics) == total
             parts = [decided(get(server, engine=str(index))) for index in (0, 1)]
             assert parts == [counted(metrics, engine=str(index)) for index in (0, 1)]
             assert min(parts) > 0

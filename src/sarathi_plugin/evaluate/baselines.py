@@ -94,7 +94,7 @@ def _in_vain(found: Evidence, base: str) -> list[str]:
         return []
     return [
         f"at best {score:.0%} of requests were fluid where it was tuned: a profile of this machine "
-        "(sarathi profile record) or lower loads would tell settings apart"
+        "(sarathi profile record) or a lower load_share would tell settings apart"
     ]
 
 
