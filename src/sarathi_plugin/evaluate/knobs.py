@@ -32,7 +32,6 @@ KNOBS: dict[str, dict[str, Knob]] = {
     "sarathi": {
         "sarathi.policy.look_ahead": Knob(low=0.05, high=1.0, log=True),
         "sarathi.policy.stall_cap": Knob(low=1.0, high=8.0),
-        "sarathi.policy.max_partial": Knob(choices=[1, 2, 4, 8, 16]),
         "max_num_seqs": STOCK_KNOBS["max_num_seqs"],
     },
     "niyama": {

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from sarathi_plugin.core import Chunk, StepPlan
+from sarathi_plugin.core import StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait
 from sarathi_plugin.policies.sizing import (
     TILES,
     added_misses,
@@ -28,7 +28,7 @@ from sarathi_plugin.policies.sizing import (
     sizes_within,
     worth_saving,
 )
-from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue
+from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue, work_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from sarathi_plugin.core import IntArray, Prompts, RequestRow, StepView
     from sarathi_plugin.policies.sizing import Sizes
     from sarathi_plugin.tolerance import FloatArray
-
-TYPICAL = 512
-"""Chunk by which the time per prompt token is judged."""
 
 FRONT = 64
 """So many waiting prompts, the most urgent ones, are put in order."""
@@ -60,11 +57,10 @@ class Sarathi(Policy):
     tiles: end steps on tile edges. saving: decodes go alone while slack builds up for a chunk that costs less, by
     deadlines only. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
-    cold_chunk: prompt tokens a step until the step-time model is ready. max_partial: prompts under way at once (each
-    holds KV memory). headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode,
-    where a preempted decode costs one late gap. overtaking: a more urgent waiting prompt goes before those under way.
-    ageing: every so many steps belong to the prompt furthest overdue; 0 for none, and then a prompt may starve; order
-    ``bounded`` needs none.
+    cold_chunk: prompt tokens a step until the step-time model is ready. headroom: share of KV memory that admitting a
+    prompt leaves free; None is 0.02, and 0 in gap mode, where a preempted decode costs one late gap. overtaking: a more
+    urgent waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest
+    overdue; 0 for none, and then a prompt may starve; order ``bounded`` needs none.
     """
 
     coasts = True
@@ -79,7 +75,6 @@ class Sarathi(Policy):
     stall_cap: Annotated[float, Field(ge=1)] = 4.0
     idle_cap: Annotated[float, Field(ge=1)] = 8.0
     cold_chunk: Annotated[int, Field(gt=0)] = 128
-    max_partial: Annotated[int, Field(gt=0)] = 4
     headroom: Annotated[float, Field(ge=0, lt=1)] | None = None
     overtaking: bool = True
     ageing: Annotated[int, Field(ge=0)] = 16
@@ -97,7 +92,7 @@ class Sarathi(Policy):
         if not len(prompts.slots):
             return StepPlan(limit="untracked")
         alone_ns = view.model.predict_ns(view.decode_shape)
-        key, turn, most = self._rank(view, prompts, alone_ns)
+        key, most = self._rank(view, prompts, alone_ns)
         held = key[: len(view.prefills)].tolist()
         prefills = [view.prefills[i] for i in sorted(range(len(held)), key=held.__getitem__)]
         front = self._front(prompts, key, len(held), view.max_tokens)
@@ -106,9 +101,7 @@ class Sarathi(Policy):
         overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
         served = waiting if overtakes else [*prefills, *waiting]
         chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
-        passes = overtakes and (turn is not None or waiting[0].remaining_tokens <= chunk)
-        few = passes or len(prefills) < self.max_partial
-        crowded = bool(waiting) and self._crowded(view, waiting[0], few=few)
+        crowded = bool(waiting) and self._crowded(view, waiting[0])
         gate = view.running if crowded else most
         admits = chunk > 0 and (gate is None or gate > view.running)
         skip = overtakes and admits
@@ -134,16 +127,8 @@ class Sarathi(Policy):
             return self.order
         return "bounded" if self.slo == "gap" else "loss"
 
-    @staticmethod
-    def _token_ns(view: StepView) -> float:
-        """Time per prompt token of a typical chunk in this batch."""
-        context = view.prefills[0].computed_tokens if view.prefills else 0
-        return view.model.predict_ns(view.decode_shape.with_chunk(Chunk(TYPICAL, context))) / TYPICAL
-
-    def _rank(
-        self, view: StepView, prompts: Prompts, alone_ns: int
-    ) -> tuple[FloatArray, int | None, int | None]:
-        """(by what prompts are ranked, the least first, shape (n,); whose turn it is; most running, None for any).
+    def _rank(self, view: StepView, prompts: Prompts, alone_ns: int) -> tuple[FloatArray, int | None]:
+        """(by what prompts are ranked, the least first, shape (n,); most running, None for any).
 
         alone_ns: time of a step that carries the decodes alone.
         """
@@ -153,27 +138,25 @@ class Sarathi(Policy):
             # Nobody gets ahead of one that has lost its place before it is through, so it cannot lose it for ever.
             key[back] = prompts.arrival_ns[back] - FIRST
             returning = int(np.count_nonzero(back >= len(view.prefills)))
-            return key, None, None if view.previous_empty else view.running + returning
+            return key, None if view.previous_empty else view.running + returning
         ages = self.ageing and self._order != "bounded"
         overdue = most_overdue(prompts, view.now_ns) if ages else None
         if overdue is None:
-            return key, None, None
-        turn = overdue if view.step % self.ageing == 0 else None
-        if turn is not None:
-            key[turn] = -np.inf
+            return key, None
+        if view.step % self.ageing == 0:
+            key[overdue] = -np.inf
         claims = overdue >= len(view.prefills) and claims_memory(prompts, overdue, view.now_ns)
-        short = claims and self._crowded(view, view.row(int(prompts.slots[overdue])), few=True)
-        return key, turn, view.running if short else None
+        short = claims and self._crowded(view, view.row(int(prompts.slots[overdue])))
+        return key, view.running if short else None
 
     def _keys(self, view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
         """By what prompts are ranked by their order alone."""
         order = self._order
-        if order == "bounded":
-            own_ns = work_of(view, prompts, alone_ns)
-            return bounded_ranks(prompts, own_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
         if order in ("deadline", "arrival"):
             return (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
-        work_ns = prompts.left_tokens * np.float64(self._token_ns(view))
+        work_ns = work_of(view, prompts, alone_ns)
+        if order == "bounded":
+            return bounded_ranks(prompts, work_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
         if order == "shortest":
             return work_ns
         wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
@@ -198,15 +181,16 @@ class Sarathi(Policy):
             return False
         return blocks_for(first.total_tokens, view.block_size) <= view.free_blocks
 
-    def _crowded(self, view: StepView, first: RequestRow, *, few: bool) -> bool:
-        """Whether nobody should be admitted: too many prompts under way, or KV memory that the decodes will need.
+    def _crowded(self, view: StepView, first: RequestRow) -> bool:
+        """Whether nobody should be admitted, for want of KV memory that those who are in will need.
 
-        first: the waiting prompt to admit. few: one more under way is not too many, or it does not stay long.
+        first: the waiting prompt to admit. What prompts under way have yet to take is theirs already.
         """
-        if view.previous_empty:  # nobody can be held back
+        if view.previous_empty or not view.running:  # nobody can be held back, or nobody needs it
             return False
-        left = view.free_blocks - blocks_for(first.total_tokens, view.block_size)
-        return not few or (view.decodes > 0 and left < self._headroom * view.total_blocks)
+        promised = sum(blocks_for(row.remaining_tokens, view.block_size) for row in view.prefills)
+        left = view.free_blocks - promised - blocks_for(first.total_tokens, view.block_size)
+        return left < (self._headroom * view.total_blocks if view.decodes else 0)
 
     @property
     def _headroom(self) -> float:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sarathi_plugin.policies.sizing import predicted
+
 if TYPE_CHECKING:
-    from sarathi_plugin.core import IntArray, Prompts
+    from sarathi_plugin.core import IntArray, Prompts, StepView
     from sarathi_plugin.tolerance import FloatArray, Tolerance
+
+SAMPLE = 512
+"""Prompt tokens, and tokens of context, by which the price of a token and of a query-key pair are judged."""
+
+LEAST_SHARE = 0.1
+"""Share of a step that prompts get at the least, whatever the decodes take: what remains without it has no end."""
 
 OCTAVES = (-6, 24)
 """Mean further wait in periods, as powers of sqrt(2), between which the expected loss is worked out."""
@@ -22,6 +30,24 @@ PATIENCE = 4
 
 LAST_PATIENCE = 16
 """One that is late by this many times it has the memory it needs kept for it: a queue that drains pays nothing."""
+
+
+def work_of(view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
+    """Nanoseconds from its start to its first token of each prompt if it went alone beside the decodes; shape (n,).
+
+    Attention included: twice the tokens are more than twice the work. Steps are as long as the tightest decode allows,
+    and the decodes take their part of each. alone_ns: time of a step that carries the decodes alone.
+    """
+    pairs = SAMPLE * SAMPLE
+    flat, steep = predicted(view.model, view.decode_shape, [SAMPLE, SAMPLE], [0.0, float(pairs)])
+    left = prompts.left_tokens.astype(np.float64)
+    context = np.zeros(len(left))
+    context[: len(view.prefills)] = [row.computed_tokens for row in view.prefills]
+    work = left * ((flat - alone_ns) / SAMPLE) + left * (context + left / 2) * ((steep - flat) / pairs)
+    if view.decodes:
+        work /= max(LEAST_SHARE, 1 - alone_ns / view.min_decode_tbt_ns)
+    found: FloatArray = np.maximum(work, 1.0)
+    return found
 
 
 def loss_if_delayed(

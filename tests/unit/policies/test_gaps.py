@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.gapcount import GapCount
-from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, work_of
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait
 from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import Sizes, attention_of, candidates, sizes_within
 from tests.unit.policies.views import CLASSES, NOW, LinearModel, make_row, make_view, prompts_of
@@ -93,27 +92,6 @@ def test_nobody_waits_longer_than_usual_or_than_first_come_first_served(drawn, u
 
 def alone(view) -> int:
     return view.model.predict_ns(view.decode_shape)
-
-
-def work(view, rows):
-    return work_of(view, prompts_of(rows, CLASSES), alone(view))
-
-
-def test_work_counts_attention_and_what_decodes_take_of_every_step():
-    rows = [make_row("a", tokens=1000, computed=500), make_row("b", tokens=1000)]
-    unhindered = work(make_view((), rows[:1], rows[1:]), rows)
-    assert unhindered / NS_PER_MS == pytest.approx([50, 100])
-    beside = work(make_view(DECODES, rows[:1], rows[1:]), rows)
-    assert beside / NS_PER_MS == pytest.approx([50 / 0.8, 100 / 0.8])
-    steep = LinearModel(pair_ms=1e-4)
-    looked = work(make_view((), rows[:1], rows[1:], model=steep), rows)
-    assert looked / NS_PER_MS == pytest.approx([50 + 37.5, 100 + 50])
-
-
-def test_decodes_that_leave_no_room_do_not_make_work_endless():
-    rows = [make_row("a")]
-    crowd = work(make_view([100.0] * 200, (), rows), rows)
-    assert crowd / NS_PER_MS == pytest.approx([1000])
 
 
 # -- how large a step is -----------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def variants() -> dict[str, Policy]:
     found["sarathi, budget 64"] = sarathi(token_budget=64)
     found["sarathi, by deadline"] = sarathi(order="deadline")
     found["sarathi, any size"] = sarathi(tiles=False)
-    found["sarathi, one prompt at a time"] = sarathi(max_partial=1)
+    found["sarathi, without overtaking"] = sarathi(overtaking=False)
     return found
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarathi_plugin.core import NS_PER_MS
-from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, most_overdue
+from sarathi_plugin.core import NS_PER_MS, RequestRow, StepView
+from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, most_overdue, work_of
 from sarathi_plugin.tolerance import RECENT, Tolerance
-from tests.unit.policies.views import CLASSES, INTERACTIVE, NOW, STANDARD, make_row, prompts_of
+from tests.unit.policies.views import (
+    CLASSES,
+    INTERACTIVE,
+    NOW,
+    STANDARD,
+    LinearModel,
+    make_row,
+    make_view,
+    prompts_of,
+)
 
 WAIT_NS = 500.0 * NS_PER_MS
 
@@ -85,3 +94,28 @@ def test_the_furthest_beyond_patience_is_found():
 
 def test_within_patience_nobody_is_helped():
     assert most_overdue(prompts_of([QUEUE[0], QUEUE[3]], CLASSES), NOW) is None
+
+
+TEN = [100.0] * 10
+"""Decodes that take 20 ms by themselves, each within 100 ms."""
+
+
+def work(view: StepView, rows: list[RequestRow]) -> np.ndarray:
+    return work_of(view, prompts_of(rows, CLASSES), view.model.predict_ns(view.decode_shape))
+
+
+def test_work_counts_attention_and_what_decodes_take_of_every_step():
+    rows = [make_row("a", tokens=1000, computed=500), make_row("b", tokens=1000)]
+    unhindered = work(make_view((), rows[:1], rows[1:]), rows)
+    assert unhindered / NS_PER_MS == pytest.approx([50, 100])
+    beside = work(make_view(TEN, rows[:1], rows[1:]), rows)
+    assert beside / NS_PER_MS == pytest.approx([50 / 0.8, 100 / 0.8])
+    steep = LinearModel(pair_ms=1e-4)
+    looked = work(make_view((), rows[:1], rows[1:], model=steep), rows)
+    assert looked / NS_PER_MS == pytest.approx([50 + 37.5, 100 + 50])
+
+
+def test_decodes_that_leave_no_room_do_not_make_work_endless():
+    rows = [make_row("a")]
+    crowd = work(make_view([100.0] * 200, (), rows), rows)
+    assert crowd / NS_PER_MS == pytest.approx([1000])
