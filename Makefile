@@ -101,7 +101,7 @@ bench-policies-full: setup  ## the same: all 72 cells
 bench-failures: setup  ## how many requests fail at a few loads, on the same cells; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python -m policies.failures --set balanced $(ARGS)
 
-bench-ablation: setup  ## what each ingredient of sarathi is worth, on the same cells; can be resumed
+bench-ablation: setup  ## what each ingredient of sarathi is worth, in failures at a few loads; can be resumed
 	PYTHONPATH=benchmarks $(BIN)/python -m policies.ablation --set balanced $(ARGS)
 
 bench-gap: setup  ## sarathi in gap mode against the best fixed budget: P99 TBT and TTFT; can be resumed

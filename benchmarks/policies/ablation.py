@@ -1,9 +1,10 @@
-"""What each ingredient of ``sarathi`` is worth: fluid capacity without it, over fluid capacity with it.
+"""What each ingredient of ``sarathi`` is worth: requests that are not fluid without it, against those with it.
 
-    python -m policies.ablation [--set quick|balanced|full] [--seeds 3] [--requests 1000] [--only NAME ...]
+    python -m policies.ablation [--set balanced] [--seeds 3] [--requests 300] [--shares 0.6 0.8 1 1.2] [--only NAME ...]
 
-The cells, seeds and criteria of the bench, on its training split; finished units are kept in the same place, those of
-the full policy are the bench's own. A variant is a line in ``VARIANTS``.
+The training cells and seeds of the bench, and the loads of the counts of failures (see ``failures.py``): a capacity
+rests on the one request in a hundred that decides it, counts settle more with shorter runs. Finished units are kept
+with those of the bench. A variant is a line in ``VARIANTS``.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from publish import publish
 
-from policies.__main__ import parse, work_off
+from policies.__main__ import chosen, parse
 from policies.arms import FLAGSHIP, OURS, Arm
-from policies.cells import SETS
-from policies.table import Seeds, geometric, mean_capacity, paired
-from policies.work import COARSE_REQUESTS, Job, Store, code_digest, first_guess
+from policies.failures import add_options, measure
+from policies.table import geometric
+from policies.work import Store, code_digest
 from sarathi_plugin.config import Settings
 from sarathi_plugin.policies.sarathi import Sarathi
 
 if TYPE_CHECKING:
     import argparse
 
-    from policies.cells import Cell
+    from policies.failures import Counts
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "order by deadline": {"order": "deadline"},
@@ -44,8 +45,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Settings of the policy by what they take away."""
 
-Found = dict["Cell", dict[str, Seeds]]
-
 
 def main() -> None:
     """The command."""
@@ -53,20 +52,21 @@ def main() -> None:
     if options.split != "train":
         sys.exit("This bench has no test split.")
     names = options.only or list(VARIANTS)
-    arms = [FLAGSHIP, *(variant_arm(name) for name in names)]
-    cells = [cell for cell in SETS[options.set] if not cell.test_only]
+    arms = [FLAGSHIP, *map(variant_arm, names)]
     summary = {
         "set": options.set,
         "requests": options.requests,
-        "seeds": list(range(options.seeds)),
+        "seeds": options.seeds,
+        "shares": options.shares,
         "code": code_digest(),
-        **summarise(measure(Store(options.out), cells, arms, options), names),
+        **summarise(measure(Store(options.out), chosen(options), arms, options), names),
     }
     publish(f"ablation-{options.set}", summary, markdown(summary))
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:
-    """The option of this bench alone."""
+    """The option of this bench alone, besides those of the counts."""
+    add_options(parser)
     parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME")
 
 
@@ -77,67 +77,60 @@ def variant_arm(name: str) -> Arm:
     return Arm(f"{OURS}-{name.replace(' ', '-')}", OURS, policy=settings)
 
 
-def measure(store: Store, cells: list[Cell], arms: list[Arm], options: argparse.Namespace) -> Found:
-    """Capacity within 2 % of every arm, by cell, arm and seed; searches start from a coarse one of the flagship."""
-    coarse = [
-        Job("coarse", cell, FLAGSHIP, 0, min(COARSE_REQUESTS, options.requests), round(first_guess(cell), 4))
-        for cell in cells
-    ]
-    start = {
-        job.cell: data["capacity"] for job, data in work_off(store, coarse, "coarse pass", options).items()
+def summarise(counts: Counts, names: list[str]) -> dict[str, Any]:
+    """Failures by load of the full policy and of every variant, and what the variant has more than it, by cell."""
+    return {
+        "ours": totals(counts, FLAGSHIP.name),
+        "cells": {cell.name: found[FLAGSHIP.name] for cell, found in counts.items()},
+        "variants": [variant(counts, name) for name in names],
     }
-    jobs = [
-        Job("fine", cell, arm, seed, options.requests, round(start[cell] or first_guess(cell), 4))
-        for cell in cells
-        for arm in arms
-        for seed in range(options.seeds)
-    ]
-    found: Found = {cell: {} for cell in cells}
-    for job, data in work_off(store, jobs, "fine pass", options).items():
-        found[job.cell].setdefault(job.arm.name, {})[job.seed] = data
-    return found
 
 
-def summarise(found: Found, names: list[str]) -> dict[str, Any]:
-    """Ratios to the flagship, paired over seeds, by variant; the geometric mean is over cells where both can serve."""
-    variants = []
-    for name in names:
-        arm = variant_arm(name)
-        ratios = {cell: paired(seeds[arm.name], seeds[FLAGSHIP.name]) for cell, seeds in found.items()}
-        able = {cell.name: ratio["ratio"] for cell, ratio in ratios.items() if ratio}
-        variants.append(
-            {
-                "variant": name,
-                "settings": VARIANTS[name],
-                "geometric_mean": geometric(able.values()),
-                "best": max(able.items(), key=lambda item: item[1], default=None),
-                "worst": min(able.items(), key=lambda item: item[1], default=None),
-                "none": [cell.name for cell in found if mean_capacity(found[cell][arm.name]) == 0],
-                "cells": {cell.name: ratio for cell, ratio in ratios.items()},
-            }
-        )
-    ours = {cell.name: round(mean_capacity(seeds[FLAGSHIP.name]), 4) for cell, seeds in found.items()}
-    return {"capacity": ours, "variants": variants}
+def totals(counts: Counts, arm: str) -> list[int]:
+    """Failures by load, all cells together."""
+    return [sum(one) for one in zip(*(found[arm] for found in counts.values()), strict=True)]
+
+
+def variant(counts: Counts, name: str) -> dict[str, Any]:
+    """One line of the table. Half a request on both sides, so that a cell without failures has a ratio."""
+    arm = variant_arm(name).name
+    ratios = {
+        cell.name: (sum(found[arm]) + 0.5) / (sum(found[FLAGSHIP.name]) + 0.5)
+        for cell, found in counts.items()
+    }
+    by_ratio = sorted(ratios, key=ratios.__getitem__)
+    return {
+        "variant": name,
+        "settings": VARIANTS[name],
+        "failed": totals(counts, arm),
+        "geometric_mean": geometric(ratios.values()),
+        "worst": (by_ratio[-1], ratios[by_ratio[-1]]),
+        "best": (by_ratio[0], ratios[by_ratio[0]]),
+        "cells": {cell.name: found[arm] for cell, found in counts.items()},
+    }
 
 
 def markdown(summary: dict[str, Any]) -> str:
     """The table for people, what costs most to leave out first."""
+    counts = lambda values: ", ".join(map(str, values))  # noqa: E731
+    show = lambda extreme: f"{extreme[1]:.2f} ({extreme[0]})"  # noqa: E731
+    cells = len(summary["cells"])
     lines = [
         f"### Ingredients of sarathi, {summary['set']} cells",
         "",
-        f"Fluid capacity without an ingredient over that of the full policy: {summary['requests']} requests x "
-        f"{len(summary['seeds'])} seeds, paired, bisected to 2 %. Below 1: the ingredient earns its place.",
+        f"Requests that are not fluid, of {cells} cells x {summary['seeds']} seeds x {summary['requests']}, at "
+        f"{counts(summary['shares'])} of the load at which 95 % are fluid under the full policy; and all of them over "
+        "those of the full policy. Above 1: the ingredient earns its place.",
         "",
-        "| without | geometric mean | worst cell | best cell | no capacity in |",
+        "| without | not fluid | geometric mean | most in | least in |",
         "| --- | --- | --- | --- | --- |",
+        f"| nothing | {counts(summary['ours'])} | | | |",
     ]
-    show = lambda extreme: f"{extreme[1]:.3f} ({extreme[0]})" if extreme else "-"  # noqa: E731
-    for row in sorted(summary["variants"], key=lambda row: row["geometric_mean"] or 0):
-        mean = f"{row['geometric_mean']:.3f}" if row["geometric_mean"] else "-"
-        lines.append(
-            f"| {row['variant']} | {mean} | {show(row['worst'])} | {show(row['best'])} | "
-            f"{', '.join(row['none']) or '-'} |"
-        )
+    lines += [
+        f"| {row['variant']} | {counts(row['failed'])} | {row['geometric_mean']:.2f} | {show(row['worst'])} | "
+        f"{show(row['best'])} |"
+        for row in sorted(summary["variants"], key=lambda row: -row["geometric_mean"])
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ from policies.work import Job, Store, code_digest, first_guess
 if TYPE_CHECKING:
     import argparse
 
+    from policies.arms import Arm
     from policies.cells import Cell
 
 ARMS = [*FIXED, NIYAMA, FLAGSHIP]
@@ -37,7 +38,7 @@ def main() -> None:
     cells = chosen(options)
     if options.split == "test":
         note_use(options)
-    counts = measure(Store(options.out), cells, options)
+    counts = measure(Store(options.out), cells, ARMS, options)
     summary = {
         "set": f"{options.set}, chosen" if options.cells else options.set,
         "split": options.split,
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(requests=300)
 
 
-def measure(store: Store, cells: list[Cell], options: argparse.Namespace) -> Counts:
+def measure(store: Store, cells: list[Cell], arms: list[Arm], options: argparse.Namespace) -> Counts:
     """Failed requests of every arm at every load."""
     first = TEST_SEED if options.split == "test" else 0
     searches = [
@@ -73,7 +74,7 @@ def measure(store: Store, cells: list[Cell], options: argparse.Namespace) -> Cou
         for cell in cells
         if loads[cell] > 0
         for place, share in enumerate(options.shares)
-        for arm in ARMS
+        for arm in arms
         for seed in range(options.seeds)
     }
     counts: Counts = {}

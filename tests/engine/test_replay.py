@@ -23,7 +23,7 @@ LOOPS = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "asy
 
 
 def record(path: Path, scheduler: str, *, asynchronous: bool = False, **more: Any) -> Recording:
-    traffic = make_traffic(120, gap_s=0.03, shared=320, aborts=11, prompt=(10, 1400), output=(5, 120))
+    traffic = make_traffic(120, gap_s=0.03, shared=320, aborts=11, prompt=(10, 1400), output=(5, 240))
     settings = {"record": str(path), **more.pop("settings", {})}
     run(scheduler, traffic, async_scheduling=asynchronous, settings=settings, forward=False, **SCARCE, **more)
     return read_recording(path)
