@@ -16,7 +16,7 @@ from publish import publish
 
 from policies.__main__ import chosen, parse
 from policies.arms import FLAGSHIP, OURS, Arm
-from policies.failures import add_options, measure
+from policies.failures import add_options, measure, over
 from policies.table import geometric
 from policies.work import Store, code_digest
 from sarathi_plugin.config import Settings
@@ -54,14 +54,14 @@ def main() -> None:
     names = options.only or list(VARIANTS)
     arms = [FLAGSHIP, *map(variant_arm, names)]
     summary = {
-        "set": options.set,
+        "set": f"{options.set}, chosen" if options.cells else options.set,
         "requests": options.requests,
         "seeds": options.seeds,
         "shares": options.shares,
         "code": code_digest(),
         **summarise(measure(Store(options.out), chosen(options), arms, options), names),
     }
-    publish(f"ablation-{options.set}", summary, markdown(summary))
+    publish(f"ablation-{'chosen' if options.cells else options.set}", summary, markdown(summary))
 
 
 def add_only(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +92,9 @@ def totals(counts: Counts, arm: str) -> list[int]:
 
 
 def variant(counts: Counts, name: str) -> dict[str, Any]:
-    """One line of the table. Half a request on both sides, so that a cell without failures has a ratio."""
+    """One line of the table."""
     arm = variant_arm(name).name
-    ratios = {
-        cell.name: (sum(found[arm]) + 0.5) / (sum(found[FLAGSHIP.name]) + 0.5)
-        for cell, found in counts.items()
-    }
+    ratios = {cell.name: over(found[arm], found[FLAGSHIP.name]) for cell, found in counts.items()}
     by_ratio = sorted(ratios, key=ratios.__getitem__)
     return {
         "variant": name,

@@ -98,6 +98,11 @@ def row(cell: Cell, found: dict[str, list[int]]) -> dict[str, Any]:
     }
 
 
+def over(some: list[int], others: list[int]) -> float:
+    """Failures over failures, all loads together; half a request on both sides, so that none have a ratio too."""
+    return (sum(some) + 0.5) / (sum(others) + 0.5)
+
+
 def markdown(summary: dict[str, Any]) -> str:
     """The table for people."""
     rows, shares = summary["rows"], summary["shares"]
@@ -105,10 +110,7 @@ def markdown(summary: dict[str, Any]) -> str:
     counts = lambda values: ", ".join(map(str, values))  # noqa: E731
     judged = summary["requests"] * summary["seeds"]
     totals = [counts(map(sum, zip(*(one[name] for one in rows), strict=True))) for name in names]
-    # Half a request on both sides: without it a cell without failures would have no ratio.
-    ratios = [
-        geometric((sum(one["ours"]) + 0.5) / (sum(one[name]) + 0.5) for one in rows) for name in names[1:]
-    ]
+    ratios = [geometric(over(one["ours"], one[name]) for one in rows) for name in names[1:]]
     lines = [
         f"### Requests that are not fluid, {summary['set']} cells, {summary['split']} split",
         "",

@@ -240,6 +240,14 @@ def test_now_and_then_the_one_that_waits_longest_beyond_its_allowance_goes_first
     assert names(SARATHI.plan(view).waiting)[0] == "soon"
 
 
+def test_what_has_to_look_back_on_much_is_more_work_than_its_tokens():
+    deep = make_row("deep", tokens=41_000, computed=40_000, due_ms=-60_000)
+    fresh = make_row("fresh", tokens=1200, due_ms=-60_000)
+    assert names(SARATHI.plan(make_view(DUE, [deep, fresh])).prefills) == ["deep", "fresh"]
+    steep = LinearModel(pair_ms=1e-4)
+    assert names(SARATHI.plan(make_view(DUE, [deep, fresh], model=steep)).prefills) == ["fresh", "deep"]
+
+
 def test_only_the_front_of_a_long_queue_is_put_in_order():
     rows = [make_row(str(i), tokens=10 + i, due_ms=1000) for i in range(3 * FRONT)]
     plan = SARATHI.plan(make_view(DUE, (), rows[::-1]))
