@@ -98,18 +98,20 @@ class Sarathi(Policy):
         front = self._front(prompts, key, len(held), view.max_tokens)
         waiting = [view.row(slot) for slot in prompts.slots.take(front).tolist()]
         more_urgent = bool(held and waiting and key[front[0]] < min(held))
-        overtakes = self.overtaking and more_urgent and self._fits(waiting[0], view)
-        served = waiting if overtakes else [*prefills, *waiting]
+        gate = view.running if waiting and self._crowded(view, waiting[0]) else most
+        admits = bool(waiting) and (gate is None or gate > view.running)
+        # Whether it can start now: memory for it is there when anybody is admitted.
+        starts = admits and not view.previous_empty and view.running < view.max_requests
+        overtakes = self.overtaking and more_urgent and starts
+        # Only those that can run in it size a step.
+        served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
         chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
-        crowded = bool(waiting) and self._crowded(view, waiting[0])
-        gate = view.running if crowded else most
-        admits = chunk > 0 and (gate is None or gate > view.running)
-        skip = overtakes and admits
+        skip = overtakes and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
             limit=limit,
             prefills=prefills,
-            waiting=waiting if admits and view.waiting_count > 1 else None,
+            waiting=waiting if admits and chunk and view.waiting_count > 1 else None,
             # The engine gives budget to prompts under way first; without them it reaches the waiting one.
             skip_prefills=skip,
             reason="a more urgent prompt waits" if skip else "",
@@ -174,13 +176,6 @@ class Sarathi(Policy):
         tokens = list(accumulate(prompts.left_tokens.take(top).tolist()))
         return top[: bisect_left(tokens, max_tokens) + 1]
 
-    @staticmethod
-    def _fits(first: RequestRow, view: StepView) -> bool:
-        """Whether a waiting prompt can be admitted now."""
-        if view.previous_empty or view.running >= view.max_requests:
-            return False
-        return blocks_for(first.total_tokens, view.block_size) <= view.free_blocks
-
     def _crowded(self, view: StepView, first: RequestRow) -> bool:
         """Whether nobody should be admitted, for want of KV memory that those who are in will need.
 
@@ -240,6 +235,8 @@ class Sarathi(Policy):
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
             return 0, "decodes", None
+        if not rows:
+            return 0, "memory", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
         limit, limit_ns = self._limit(view, rows)

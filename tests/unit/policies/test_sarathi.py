@@ -197,7 +197,7 @@ def test_without_prompts_no_lever_is_touched():
 
 
 def test_prompts_that_only_wait_are_work_too():
-    assert chunk_of(SARATHI, DUE, (), LONG) == (758, "slack")
+    assert chunk_of(SARATHI, DUE, (), LONG, free_blocks=4000) == (758, "slack")
 
 
 def test_a_queue_of_untracked_requests_is_left_to_the_engine():
@@ -301,7 +301,15 @@ def test_the_chunk_is_sized_for_the_prompt_that_overtakes():
     under_way = make_row("under way", tokens=90_000, computed=40_000, due_ms=50_000)
     alone, _ = chunk_of(EXACT, DUE, [under_way], model=model)
     assert alone < 30
-    assert chunk_of(EXACT, DUE, [under_way], [SOON], model=model)[0] > 300
+    assert chunk_of(EXACT, DUE, [under_way], [SOON], model=model, free_blocks=4000)[0] > 300
+
+
+def test_a_prompt_that_memory_keeps_out_sizes_no_step():
+    model = LinearModel(pair_ms=0.0001)
+    under_way = make_row("under way", tokens=90_000, computed=40_000, due_ms=50_000)
+    alone = chunk_of(EXACT, DUE, [under_way], model=model, free_blocks=100)
+    assert chunk_of(EXACT, DUE, [under_way], [SOON], model=model, free_blocks=100) == alone
+    assert chunk_of(EXACT, DUE, (), [SOON], free_blocks=100) == (0, "memory")
 
 
 @pytest.mark.parametrize(
