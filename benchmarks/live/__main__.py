@@ -1,11 +1,12 @@
 """The policies on real servers: stock vLLM at its default and at its best budget, Sarathi-Serve, ours.
 
     python -m live [--repeats 5] [--requests 120] [--rates 2.5,3.5] [--best-budget N] [--scale 0.25]
-        [--capacity [REPEATS]] [--smollm2]
+        [--traffic sharegpt-like] [--capacity [REPEATS]] [--smollm2]
 
-A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25. The
-servers of all arms are up together and one is loaded at a time, in an order that rotates with every repeat. Every run
-is kept in ``out/bench-live`` and not done again; stop it when you like. On a machine that does nothing else.
+A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25, or chats
+with documents among them (``--traffic mixed-classes``), which are promised four times the D_d and a TTFT slack of 8 s.
+The servers of all arms are up together and one is loaded at a time, in an order that rotates with every repeat. Every
+run is kept in ``out/bench-live`` and not done again; stop it when you like. On a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from publish import RESULTS, publish
 from live.bench import Bench, rotated
 from live.servers import (
     ARMS,
+    BEST,
     DEFAULT,
+    DOCUMENT_FACTOR,
+    DOCUMENT_SLACK_NS,
+    MIXED,
     OURS,
     Promise,
     smollm2_promise,
@@ -39,9 +44,10 @@ from live.servers import (
     tiny_spec,
 )
 from live.table import compare, markdown
-from live.units import SCALE, Store, Unit
+from live.units import CHATS, SCALE, Store, Unit
 from sarathi_plugin import __version__
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.machine import hardware
 from sarathi_plugin.workload.kinds import make_trace
 
@@ -62,18 +68,18 @@ def main() -> None:
             f"The bench needs cores {ENGINE_CORE} and {CLIENT_CORE}; this process may use {cores}."
         )
     machine = hardware()
-    budget = options.best_budget or find_budget(options)
+    budget = (options.best_budget or find_budget(options)) if options.repeats else 0
     os.sched_setaffinity(
         0, {CLIENT_CORE}
     )  # servers inherit it; the engines bind themselves to the other core
     store = Store(options.out / "runs")
-    promise = tiny_promise(options.tbt_ms, options.slack_ms)
-    specs = {arm: tiny_spec(arm, promise, budget, options.out) for arm in ARMS}
+    promise = tiny_promise(options.tbt_ms, options.slack_ms, options.traffic)
+    specs = {arm: tiny_spec(arm, promise, budget, options.out) for arm in ARMS if arm != BEST or budget}
     bench = Bench(store)
     summary: dict[str, Any] = {
         "setting": setting(options, budget, machine),
         "version": __version__,
-        "best_budget": budget,
+        "best_budget": budget or None,
         "comparison": compare(bench.units(comparison(options, promise), specs, promise)),
         "capacity": bench.capacity(options, specs, promise) if options.capacity else {},
         "smollm2": smollm2(bench, options) if options.smollm2 else {},
@@ -98,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scale", type=float, default=SCALE, help="of the lengths of the tiny model's requests"
     )
+    parser.add_argument("--traffic", choices=(CHATS, MIXED), default=CHATS)
     parser.add_argument(
         "--capacity",
         type=int,
@@ -131,14 +138,17 @@ def leave(signum: int, _frame: object) -> NoReturn:
 
 def find_budget(options: argparse.Namespace) -> int:
     """Stock's best budget, from the simulator; kept."""
-    path = options.out / f"best-budget-{options.tbt_ms:g}-{options.slack_ms:g}-{options.scale:g}.json"
+    path = (
+        options.out
+        / f"best-budget-{options.tbt_ms:g}-{options.slack_ms:g}-{options.scale:g}-{options.traffic}.json"
+    )
     if not path.is_file():
         print("looking for stock's best budget on the simulator", file=sys.stderr, flush=True)
         argv = [
             sys.executable,
             "-m",
             "live.budget",
-            *map(str, (options.tbt_ms, options.slack_ms, options.scale)),
+            *map(str, (options.tbt_ms, options.slack_ms, options.scale, options.traffic)),
         ]
         env = {**os.environ, "PYTHONPATH": str(HERE)}
         found = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
@@ -156,17 +166,33 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
         else f"runs of {options.requests}"
     )
     best = f"; stock at its best budget: {budget} tokens" if options.repeats else ""
+    lengths = "70 % chats and 30 % documents of arXiv" if options.traffic == MIXED else "ShareGPT-like"
+    documents = (
+        f" (documents {DOCUMENT_FACTOR * options.tbt_ms:g} ms and {DOCUMENT_SLACK_NS / NS_PER_S:g} s)"
+        if options.traffic == MIXED
+        else ""
+    )
     return (
-        f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); ShareGPT-like "
+        f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); {lengths} "
         f"lengths x {options.scale:g}, open loop, {repeats} requests; D_d {options.tbt_ms:g} ms, TTFT slack "
-        f"{options.slack_ms:g} ms{best}."
+        f"{options.slack_ms:g} ms{documents}{best}."
     )
 
 
 def comparison(options: argparse.Namespace, promise: Promise) -> list[Unit]:
     """All units, interleaved: the order of the arms rotates with every repeat and load."""
     return [
-        Unit("compare", arm, rate, repeat, 100 * repeat + place, options.requests, options.scale, promise.key)
+        Unit(
+            "compare",
+            arm,
+            rate,
+            repeat,
+            100 * repeat + place,
+            options.requests,
+            options.scale,
+            promise.key,
+            options.traffic,
+        )
         for repeat in range(options.repeats)
         for place, rate in enumerate(options.rates)
         for arm in rotated(options.arms, repeat + place)
@@ -179,7 +205,7 @@ def smollm2(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     promise = smollm2_promise(out, seed=0)
     curve = promise.targets.curve
-    trace = make_trace("sharegpt-like", rate=1.0, count=400, seed=0).resized(SMOLLM2_SCALE, SMOLLM2_SCALE)
+    trace = make_trace(CHATS, rate=1.0, count=400, seed=0).resized(SMOLLM2_SCALE, SMOLLM2_SCALE)
     work_s = sum(curve.prefill_ns(request.prompt_tokens) for request in trace.requests) / 400 / 1e9
     rate = round(SMOLLM2_LOAD / work_s, 3)
     units = [

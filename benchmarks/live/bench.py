@@ -67,7 +67,7 @@ class Bench:
     def capacity(
         self, options: argparse.Namespace, specs: Mapping[str, ServerSpec], promise: Promise
     ) -> dict[str, list[float]]:
-        """Fluid capacity at 95 % of stock's default and of ours, once a repeat, in turns."""
+        """Fluid capacity at 95 % (of every class) of stock's default and of ours, once a repeat, in turns."""
         try:
             return self.capacities(options, {}, promise)
         except NotDoneError:
@@ -110,9 +110,17 @@ class Bench:
         def judged(rate: float) -> Verdict:
             rate = round(rate, 4)
             unit = Unit(
-                "capacity", arm, rate, repeat, 5000 + repeat, options.requests, options.scale, promise.key
+                "capacity",
+                arm,
+                rate,
+                repeat,
+                5000 + repeat,
+                options.requests,
+                options.scale,
+                promise.key,
+                options.traffic,
             )
-            share = self.run(unit, server, promise)["fluid_share"]
+            share = min(self.run(unit, server, promise)["fluid_by_class"].values())
             return Verdict(rate, share >= CAPACITY_SHARE, share, None, f"{share:.1%} fluid")
 
         return judged

@@ -6,12 +6,13 @@ import contextlib
 import json
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fidelity.live import ENGINE_ARGS, ENGINE_ENV
 
+from live.units import CHATS
 from sarathi_plugin.config import load_curve
-from sarathi_plugin.core import NS_PER_MS, SloClass
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass
 from sarathi_plugin.demo.arms import STOCK, sarathi_arm, server_spec, slo_for
 from sarathi_plugin.demo.models import cache_folder, smollm2_model, tiny_model
 from sarathi_plugin.load.client import Endpoint, StreamingClient
@@ -32,35 +33,59 @@ ARMS = (DEFAULT, BEST, STATIC, OURS)
 CURVE = "cpu-fast-model"
 """The prefill curve of the tiny model on a machine like this, shipped: frozen, the same for every arm."""
 
+MIXED = "mixed-classes"
+DOCUMENT_FACTOR, DOCUMENT_SLACK_NS = 4, 8 * NS_PER_S
+"""What a document is promised: D_d as a multiple of a chat's, and its TTFT slack."""
+
 WARM_UP_REQUESTS, WARM_UP_RATE = 8, 2.0
 SMOLLM2_CURVE_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What every arm is held to. curve: a name or a path, as the plugin's setting takes it."""
+    """What every arm is held to.
+
+    slo: of the default class. curve: a name or a path, as the plugin's setting takes it. documents: of the other
+    class of mixed traffic.
+    """
 
     slo: SloClass
     curve: str
+    documents: SloClass | None = None
 
     @property
     def targets(self) -> Targets:
         """For the client."""
-        return Targets(self.slo, load_curve(self.curve))
+        return Targets(self.slo, load_curve(self.curve), {slo.name: slo for slo in self.slos})
 
     @property
-    def key(self) -> tuple[float, float, str]:
-        """What identifies it in a unit."""
-        return (
-            self.slo.tbt_ns / NS_PER_MS,
-            self.slo.ttft_slack_ns / NS_PER_MS,
-            self.targets.curve.digest,
-        )
+    def slos(self) -> tuple[SloClass, ...]:
+        """All classes, the default one first."""
+        return (self.slo, self.documents) if self.documents else (self.slo,)
+
+    @property
+    def key(self) -> tuple[float | str, ...]:
+        """What identifies it in a unit: D_d and TTFT slack of each class in ms, and the digest of the curve."""
+        times = (ns / NS_PER_MS for slo in self.slos for ns in (slo.tbt_ns, slo.ttft_slack_ns))
+        return (*times, self.targets.curve.digest)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same for the plugin's configuration file."""
+        classes = {
+            slo.name: {"tbt_ms": slo.tbt_ns / NS_PER_MS, "ttft_slack_ms": slo.ttft_slack_ns / NS_PER_MS}
+            for slo in self.slos
+        }
+        return {"prefill_curve": self.curve, "classes": classes, "default_class": self.slo.name}
 
 
-def tiny_promise(tbt_ms: float, slack_ms: float) -> Promise:
-    """The promise of the tiny model's runs."""
-    return Promise(SloClass("standard", round(tbt_ms * NS_PER_MS), round(slack_ms * NS_PER_MS)), CURVE)
+def tiny_promise(tbt_ms: float, slack_ms: float, traffic: str) -> Promise:
+    """The promise of the tiny model's runs; what documents are promised among chats is a multiple of it."""
+    tbt_ns, slack_ns = round(tbt_ms * NS_PER_MS), round(slack_ms * NS_PER_MS)
+    if traffic != MIXED:
+        return Promise(SloClass("standard", tbt_ns, slack_ns), CURVE)
+    documents = SloClass("batch", DOCUMENT_FACTOR * tbt_ns, DOCUMENT_SLACK_NS)
+    return Promise(SloClass("interactive", tbt_ns, slack_ns), CURVE, documents)
 
 
 def tiny_spec(arm: str, promise: Promise, best_budget: int, out: Path) -> ServerSpec:
@@ -70,10 +95,8 @@ def tiny_spec(arm: str, promise: Promise, best_budget: int, out: Path) -> Server
         args += ("--max-num-batched-tokens", str(best_budget))
     if arm in (STATIC, OURS):
         config = out / "sarathi.yaml"
-        config.write_text(f"prefill_curve: {json.dumps(promise.curve)}\n")
-        tbt_ms, slack_ms, _ = promise.key
+        config.write_text(json.dumps(promise.settings) + "\n")  # JSON is YAML
         args += ("--scheduler", arm, "--sarathi-config", str(config))
-        args += ("--sarathi-tbt-ms", str(tbt_ms), "--sarathi-ttft-slack-ms", str(slack_ms))
     model = tiny_model(cache_folder())
     return ServerSpec(str(model.folder), model.name, out / f"{arm}.log", args, ENGINE_ENV)
 
@@ -92,7 +115,7 @@ def all_up(specs: Mapping[str, ServerSpec], promise: Promise) -> Iterator[dict[s
 
 def warm_up(server: RunningServer, promise: Promise) -> None:
     """First steps of a server are slow: they are nobody's."""
-    trace = make_trace("sharegpt-like", rate=WARM_UP_RATE, count=WARM_UP_REQUESTS, seed=10**6)
+    trace = make_trace(CHATS, rate=WARM_UP_RATE, count=WARM_UP_REQUESTS, seed=10**6)
     client = StreamingClient(Endpoint(server.url, server.name), promise.targets)
     run_open_loop(workload_of(trace.resized(0.1, 0.1), 10**6), client.send)
 

@@ -70,12 +70,16 @@ def compare(runs: Runs) -> dict[str, Any]:
 
 
 def mean_of(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the repeats, and how many runs are marked."""
+    """Means over the repeats, those of the classes among them, and how many runs are marked."""
     found = list(results)
     row: dict[str, Any] = {"runs": len(found), "marked": sum(bool(one["marked"]) for one in found)}
     for name in SHOWN:
         values = [one[name] for one in found if one[name] is not None]
         row[name] = round(statistics.fmean(values), 4) if values else None
+    row["fluid_by_class"] = {
+        name: round(statistics.fmean(one["fluid_by_class"][name] for one in found), 4)
+        for name in found[0]["fluid_by_class"]
+    }
     return row
 
 
@@ -123,9 +127,13 @@ def markdown(summary: dict[str, Any]) -> str:
 def arms_table(arms: dict[str, dict[str, Any]]) -> list[str]:
     """Means by arm."""
     names = [name.removesuffix("_ms").replace("_", " ") for name in SHOWN]
-    lines = ["| arm | runs (marked) | " + " | ".join(names) + " |", "| --- |" + " --- |" * (1 + len(SHOWN))]
+    by_class = next(iter(arms.values()))["fluid_by_class"]
+    classes = list(by_class) if len(by_class) > 1 else []
+    names += [f"fluid {name}" for name in classes]
+    lines = ["| arm | runs (marked) | " + " | ".join(names) + " |", "| --- |" + " --- |" * (1 + len(names))]
     for arm, row in arms.items():
         cells = [shown(name, row[name]) for name in SHOWN]
+        cells += [shown("fluid_share", row["fluid_by_class"][name]) for name in classes]
         lines.append(f"| {arm} | {row['runs']} ({row['marked']}) | " + " | ".join(cells) + " |")
     return lines
 

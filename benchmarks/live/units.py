@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from sarathi_plugin.workload.model import Workload
 
 SCALE = 0.25
-"""Of the lengths of ``sharegpt-like``, for the tiny model."""
+"""Of the lengths of the traffic, for the tiny model."""
+
+CHATS = "sharegpt-like"
 
 LAG_LIMIT_MS = 20.0
 """A run whose client sent its slowest hundredth later than this measured itself: it is marked."""
@@ -39,7 +41,7 @@ LONGEST_REQUEST_S = 600.0
 class Unit:
     """part: of the bench. arm: who serves. Under one seed every arm gets the same requests at the same times.
 
-    scale: of the lengths of ``sharegpt-like``. promise: D_d and TTFT slack in ms, and the digest of the curve.
+    traffic: a kind. scale: of its lengths. promise: see ``servers.Promise.key``.
     """
 
     part: str
@@ -49,7 +51,8 @@ class Unit:
     seed: int
     requests: int
     scale: float
-    promise: tuple[float, float, str]
+    promise: tuple[float | str, ...]
+    traffic: str = CHATS
 
     @property
     def file(self) -> str:
@@ -63,7 +66,7 @@ class Unit:
 
     def workload(self) -> Workload:
         """The same prompts whenever it is asked."""
-        trace = make_trace("sharegpt-like", rate=self.rate, count=self.requests, seed=self.seed)
+        trace = make_trace(self.traffic, rate=self.rate, count=self.requests, seed=self.seed)
         return workload_of(trace.resized(self.scale, self.scale), self.seed)
 
 
@@ -114,12 +117,16 @@ def measure(unit: Unit, server: RunningServer, targets: Targets) -> dict[str, An
 
 
 def figures(timelines: tuple[RequestTimeline, ...]) -> dict[str, Any]:
-    """What is compared; times in ms. fluidity_index: of all deadlines; fluidity_mean: of the requests' own."""
+    """What is compared; times in ms. fluidity_index: of all deadlines; fluidity_mean: of the requests' own.
+
+    fluid_by_class: share of the requests of each SLO class, by its name.
+    """
     summary = summarise(timelines)
     first = [t.ttft_ns for t in timelines if t.ttft_ns is not None]
     gaps = [gap for t in timelines for gap in t.gaps_ns]
     found: dict[str, Any] = {
         "fluid_share": summary.fluid_share,
+        "fluid_by_class": fluid_by_class(timelines),
         "fluidity_index": summary.fluidity_index,
         "fluidity_mean": sum(t.fluidity_index for t in timelines) / len(timelines),
         "longest_freeze_ms": milliseconds(summary.longest_freeze_ns),
@@ -130,6 +137,12 @@ def figures(timelines: tuple[RequestTimeline, ...]) -> dict[str, Any]:
         for q in (50, 90, 99):
             found[f"{name}_p{q}_ms"] = milliseconds(percentile_ns(values, q))
     return found
+
+
+def fluid_by_class(timelines: tuple[RequestTimeline, ...]) -> dict[str, float]:
+    """Share of fluid requests by SLO class."""
+    names = sorted({t.slo_class for t in timelines})
+    return {name: summarise([t for t in timelines if t.slo_class == name]).fluid_share for name in names}
 
 
 def milliseconds(ns: int | None) -> float | None:
