@@ -166,12 +166,12 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
         else f"runs of {options.requests}"
     )
     best = f"; stock at its best budget: {budget} tokens" if options.repeats else ""
-    lengths = "70 % chats and 30 % documents of arXiv" if options.traffic == MIXED else "ShareGPT-like"
-    documents = (
-        f" (documents {DOCUMENT_FACTOR * options.tbt_ms:g} ms and {DOCUMENT_SLACK_NS / NS_PER_S:g} s)"
-        if options.traffic == MIXED
-        else ""
-    )
+    lengths, documents = "ShareGPT-like", ""
+    if options.traffic == MIXED:
+        lengths = "70 % chats and 30 % documents of arXiv"
+        documents = (
+            f" (documents {DOCUMENT_FACTOR * options.tbt_ms:g} ms and {DOCUMENT_SLACK_NS / NS_PER_S:g} s)"
+        )
     return (
         f"Tiny Llama (4 layers x 256, random weights), vLLM on one core, client on another ({machine}); {lengths} "
         f"lengths x {options.scale:g}, open loop, {repeats} requests; D_d {options.tbt_ms:g} ms, TTFT slack "

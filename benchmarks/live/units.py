@@ -11,7 +11,7 @@ from fidelity.live import kernel_s
 
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.dispatch import run_open_loop
-from sarathi_plugin.load.summary import percentile_ns, summarise
+from sarathi_plugin.load.summary import fluid_shares, percentile_ns, summarise
 from sarathi_plugin.workload.kinds import make_trace
 from sarathi_plugin.workload.synthetic import workload_of
 
@@ -126,7 +126,7 @@ def figures(timelines: tuple[RequestTimeline, ...]) -> dict[str, Any]:
     gaps = [gap for t in timelines for gap in t.gaps_ns]
     found: dict[str, Any] = {
         "fluid_share": summary.fluid_share,
-        "fluid_by_class": fluid_by_class(timelines),
+        "fluid_by_class": dict(sorted(fluid_shares(timelines).items())),
         "fluidity_index": summary.fluidity_index,
         "fluidity_mean": sum(t.fluidity_index for t in timelines) / len(timelines),
         "longest_freeze_ms": milliseconds(summary.longest_freeze_ns),
@@ -137,12 +137,6 @@ def figures(timelines: tuple[RequestTimeline, ...]) -> dict[str, Any]:
         for q in (50, 90, 99):
             found[f"{name}_p{q}_ms"] = milliseconds(percentile_ns(values, q))
     return found
-
-
-def fluid_by_class(timelines: tuple[RequestTimeline, ...]) -> dict[str, float]:
-    """Share of fluid requests by SLO class."""
-    names = sorted({t.slo_class for t in timelines})
-    return {name: summarise([t for t in timelines if t.slo_class == name]).fluid_share for name in names}
 
 
 def milliseconds(ns: int | None) -> float | None:

@@ -1,8 +1,9 @@
-"""The benches of policies: variants that are known, results kept apart, and what the gap bench concludes."""
+"""The benches of policies: variants that are known, results kept apart, what the gap and the live bench conclude."""
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,23 @@ def test_gap_mode_is_measured_by_the_best_budget_that_holds(ours: list[dict[str,
     assert found["fixed_that_hold"] == ["fixed-256", "fixed-512"]
     nobody = {name: run_of(1, 1, holds=False) for name in runs}
     assert (compare(nobody)["best_fixed"], compare(nobody)["verdict"]) == (None, "nobody holds")
+
+
+@pytest.mark.parametrize(
+    ("by_class", "passed"),
+    [({"interactive": 0.95, "batch": 0.95}, True), ({"interactive": 1.0, "batch": 0.9}, False)],
+)
+def test_a_live_capacity_is_judged_by_the_worst_class(by_class: dict[str, float], passed: bool):
+    from live.bench import Bench
+    from live.servers import MIXED, tiny_promise
+
+    class Kept:
+        """A store in which every run is done."""
+
+        def get(self, unit: Any) -> dict[str, Any]:
+            assert (unit.traffic, unit.promise[:4]) == (MIXED, (20.0, 300.0, 80.0, 8000.0))
+            return {"fluid_share": 0.97, "fluid_by_class": by_class}
+
+    options = Namespace(requests=120, scale=0.25, traffic=MIXED)
+    judge = Bench(Kept()).judge(options, "sarathi", 0, None, tiny_promise(20, 300, MIXED))
+    assert (judge(5.0).passed, judge(5.0).fluid_share) == (passed, min(by_class.values()))

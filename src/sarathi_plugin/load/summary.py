@@ -11,7 +11,7 @@ from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.deadlines import FLUID_THRESHOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sarathi_plugin.records import RequestTimeline
 
@@ -66,6 +66,14 @@ def summarise(timelines: Sequence[RequestTimeline]) -> LoadSummary:
 def is_fluid(timeline: RequestTimeline) -> bool:
     """Whether a request was answered in full and kept at least 0.9 of its deadlines."""
     return timeline.status == "finished" and timeline.fluidity_index >= FLUID_THRESHOLD
+
+
+def fluid_shares(timelines: Iterable[RequestTimeline]) -> dict[str, float]:
+    """Share of fluid requests by SLO class, in the order in which the classes appear."""
+    by_class: dict[str, list[bool]] = {}
+    for timeline in timelines:
+        by_class.setdefault(timeline.slo_class, []).append(is_fluid(timeline))
+    return {name: sum(fluid) / len(fluid) for name, fluid in by_class.items()}
 
 
 def percentile_ns(values: Sequence[int], percentile: float) -> int | None:

@@ -103,7 +103,7 @@ class Sarathi(Policy):
         # Whether it can start now: memory for it is there when anybody is admitted.
         starts = admits and not view.previous_empty and view.running < view.max_requests
         overtakes = self.overtaking and more_urgent and starts
-        # Only those that can run in it size a step.
+        # Nobody sizes a step who is kept out of it: another prompt would run in it, and take longer.
         served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
         chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
         skip = overtakes and chunk > 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.deadlines import overdue_periods
-from sarathi_plugin.load.summary import is_fluid, percentile_ns
+from sarathi_plugin.load.summary import fluid_shares, is_fluid, percentile_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,11 +133,7 @@ def judge_timelines(
 
 def worst_share(timelines: Sequence[RequestTimeline]) -> tuple[str, float]:
     """The SLO class with the smallest share of fluid requests, and that share."""
-    by_class: dict[str, list[bool]] = {}
-    for timeline in timelines:
-        by_class.setdefault(timeline.slo_class, []).append(is_fluid(timeline))
-    shares = {name: sum(fluid) / len(fluid) for name, fluid in by_class.items()}
-    return min(shares.items(), key=lambda item: item[1])
+    return min(fluid_shares(timelines).items(), key=lambda item: item[1])
 
 
 def scheduling_delay_ns(timeline: RequestTimeline) -> int | None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
-from sarathi_plugin.load.summary import is_fluid, percentile_ns, summarise
+from sarathi_plugin.load.summary import fluid_shares, is_fluid, percentile_ns, summarise
 from sarathi_plugin.records import RequestTimeline
 
 MS = NS_PER_MS
@@ -47,6 +47,12 @@ def test_a_failed_request_is_never_fluid():
     assert not is_fluid(replace(GOOD, status="aborted"))
     assert not is_fluid(replace(GOOD, met=89, missed=11))
     assert is_fluid(replace(GOOD, met=9, missed=1))
+
+
+def test_shares_by_class():
+    batch = replace(LATE, slo_class="batch")
+    assert fluid_shares([GOOD, batch, FAILED, GOOD]) == {"standard": 2 / 3, "batch": 0.0}
+    assert fluid_shares([]) == {}
 
 
 def test_nothing_is_no_error():
