@@ -249,13 +249,13 @@ def test_no_step_of_sarathi_exceeds_its_stall_cap(
 
 @MODES
 @pytest.mark.parametrize("slo_class", ["standard", "interactive"])
-@pytest.mark.parametrize("late_share", [0, 0.005])
+@pytest.mark.parametrize("late_share", [0, 0.02])
 def test_gap_mode_keeps_gaps_within_the_target_but_for_the_share_that_may_be_late(
     config_for: Callable[..., Any], asynchronous: bool, slo_class: str, late_share: float
 ) -> None:
     config = config_for(budget=8192, max_model_len=8192, asynchronous=asynchronous)
     listener = Listener()
-    script = make_script(10, 80, prompt=(10, 4000), output=(5, 100), gap_ms=300, classes=[slo_class])
+    script = make_script(10, 80, prompt=(10, 4000), output=(5, 100), gap_ms=200, classes=[slo_class])
 
     engine = run(config, "sarathi", script, listener=listener, slo="gap", policy={"late_share": late_share})
 

@@ -67,6 +67,7 @@ class Adapter:
         view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
         view.free_blocks = self._pool.get_num_free_blocks()
         view.usual_wait_ns = self._table.waits.usual_ns
+        view.rare_wait_ns = self._table.waits.rare_ns
         self._fill_decodes(decodes)
         return view
 

@@ -54,6 +54,15 @@ def bounded_ranks(
     return ranks
 
 
+def longest_wait(prompts: Prompts, work_ns: FloatArray, now_ns: int) -> float:
+    """Nanoseconds from arrival to first token of the prompt that waits longest, all in order of arrival.
+
+    work_ns: shape (n,), at least one.
+    """
+    by_arrival = np.argsort(prompts.arrival_ns, kind="stable")
+    return float((now_ns - prompts.arrival_ns[by_arrival] + np.cumsum(work_ns[by_arrival])).max())
+
+
 def least_wait(view: StepView, rows: Sequence[RequestRow], sizes: Sizes, alone_ns: int, others: int) -> int:
     """Index of the chunk after which first tokens come soonest, summed over all prompts; the larger of equals.
 

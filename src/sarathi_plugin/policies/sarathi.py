@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sarathi_plugin.core import StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.gaps import bounded_ranks, least_wait
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, longest_wait
 from sarathi_plugin.policies.sizing import (
     TILES,
     added_misses,
@@ -43,6 +43,12 @@ FRONT = 64
 SERVED_EVERY = 16
 """One of so many steps saves nothing: prompts get on whatever the step-time model foresees."""
 
+SCARCE = 0.2
+"""In gap mode KV memory is short when less than this share of it is free."""
+
+SHORT_STEP = 2.5
+"""A step then takes at most so many times what its decodes alone would take."""
+
 FIRST = float(1 << 62)
 """What puts a key before all others."""
 
@@ -53,7 +59,8 @@ class Sarathi(Policy):
 
     slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts; auto
     is ``bounded`` in gap mode, else ``loss``. least_wait: in gap mode, sizes by when first tokens come, not by time per
-    token. late_share: in gap mode, gaps that steps up to the stall cap may make late: half of what a P99 forgives.
+    token. late_share: in gap mode, gaps that steps up to the stall cap may make late, for the sake of first tokens that
+    come later than nearly all: four fifths of what a P99 forgives.
     tiles: end steps on tile edges. saving: decodes go alone while slack builds up for a chunk that costs less, by
     deadlines only. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
@@ -68,7 +75,7 @@ class Sarathi(Policy):
     token_budget: Annotated[int, Field(gt=0)] | None = None
     order: Literal["auto", "loss", "bounded", "deadline", "shortest", "arrival"] = "auto"
     least_wait: bool = True
-    late_share: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    late_share: Annotated[float, Field(ge=0, lt=1)] = 0.008
     tiles: bool = True
     saving: bool = True
     look_ahead: Annotated[float, Field(gt=0)] = 0.5
@@ -92,7 +99,8 @@ class Sarathi(Policy):
         if not len(prompts.slots):
             return StepPlan(limit="untracked")
         alone_ns = view.model.predict_ns(view.decode_shape)
-        key, most = self._rank(view, prompts, alone_ns)
+        work_ns = work_of(view, prompts, alone_ns)
+        key, most = self._rank(view, prompts, work_ns, alone_ns)
         held = key[: len(view.prefills)].tolist()
         prefills = [view.prefills[i] for i in sorted(range(len(held)), key=held.__getitem__)]
         front = self._front(prompts, key, len(held), view.max_tokens)
@@ -105,7 +113,8 @@ class Sarathi(Policy):
         overtakes = self.overtaking and more_urgent and starts
         # Nobody sizes a step who is kept out of it: another prompt would run in it, and take longer.
         served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
-        chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served))
+        lags = self.slo == "gap" and longest_wait(prompts, work_ns, view.now_ns) > view.rare_wait_ns
+        chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served), lags)
         skip = overtakes and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
@@ -129,12 +138,14 @@ class Sarathi(Policy):
             return self.order
         return "bounded" if self.slo == "gap" else "loss"
 
-    def _rank(self, view: StepView, prompts: Prompts, alone_ns: int) -> tuple[FloatArray, int | None]:
+    def _rank(
+        self, view: StepView, prompts: Prompts, work_ns: FloatArray, alone_ns: int
+    ) -> tuple[FloatArray, int | None]:
         """(by what prompts are ranked, the least first, shape (n,); most running, None for any).
 
-        alone_ns: time of a step that carries the decodes alone.
+        work_ns: time to its first token of each alone. alone_ns: time of a step that carries the decodes alone.
         """
-        key = self._keys(view, prompts, alone_ns)
+        key = self._keys(view, prompts, work_ns, alone_ns)
         back = prompts.preempted.nonzero()[0]
         if len(back):
             # Nobody gets ahead of one that has lost its place before it is through, so it cannot lose it for ever.
@@ -151,12 +162,11 @@ class Sarathi(Policy):
         short = claims and self._crowded(view, view.row(int(prompts.slots[overdue])))
         return key, view.running if short else None
 
-    def _keys(self, view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
+    def _keys(self, view: StepView, prompts: Prompts, work_ns: FloatArray, alone_ns: int) -> FloatArray:
         """By what prompts are ranked by their order alone."""
         order = self._order
         if order in ("deadline", "arrival"):
             return (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
-        work_ns = work_of(view, prompts, alone_ns)
         if order == "bounded":
             return bounded_ranks(prompts, work_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
         if order == "shortest":
@@ -194,16 +204,24 @@ class Sarathi(Policy):
             return self.headroom
         return 0.0 if self.slo == "gap" else 0.02
 
-    def _limit(self, view: StepView, rows: Sequence[RequestRow]) -> tuple[str, float]:
-        """(what bounds a step however much slack there is, its longest duration)."""
+    def _limit(
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, lags: bool
+    ) -> tuple[str, float]:
+        """(what bounds a step however much slack there is, its longest duration).
+
+        lags: whether a first token is about to come later than nearly all do.
+        """
         if not view.decodes:
             return "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
         most_ns = self.stall_cap * view.min_decode_tbt_ns
         if self.slo == "deadline":
             return "stall cap", most_ns
-        if view.gaps is None:
-            return "gap", float(view.min_decode_tbt_ns)
-        return "gap", view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
+        gap_ns = float(view.min_decode_tbt_ns)
+        if lags and view.gaps is not None:
+            gap_ns = view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
+        # A chunk takes its memory at once; decodes that end free some, and beside small chunks they end sooner.
+        short_ns = SHORT_STEP * alone_ns if view.free_blocks < SCARCE * view.total_blocks else np.inf
+        return ("memory", short_ns) if short_ns < gap_ns else ("gap", gap_ns)
 
     def _saves(
         self,
@@ -226,11 +244,11 @@ class Sarathi(Policy):
         return worth_saving(sizes, best, alone_ns, view.min_decode_tbt_ns, 1 + view.model.margin)
 
     def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int, lags: bool
     ) -> tuple[int, str, int | None]:
         """(prompt tokens, what bound them, time they may take) of this step.
 
-        rows: prompts in the order in which they are served. others: how many wait behind these.
+        rows: prompts in the order in which they are served. others: how many wait behind these. lags: see ``_limit``.
         """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
@@ -239,7 +257,7 @@ class Sarathi(Policy):
             return 0, "memory", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
-        limit, limit_ns = self._limit(view, rows)
+        limit, limit_ns = self._limit(view, rows, alone_ns, lags)
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.gapcount import GapCount
-from sarathi_plugin.policies.gaps import bounded_ranks, least_wait
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, longest_wait
 from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import Sizes, attention_of, candidates, sizes_within
 from tests.unit.policies.views import CLASSES, NOW, LinearModel, make_row, make_view, prompts_of
@@ -154,17 +154,51 @@ def test_gap_mode_goes_by_what_prompts_can_bear_and_deadline_mode_does_not_look(
 
 
 def test_gap_mode_sizes_a_step_by_the_gaps_that_may_still_be_late():
-    """Ten late gaps more of 2,000 are half a percent, of 1,999 beyond it."""
+    """Ten late gaps more of 1,250 are 0.8 percent, of 1,249 beyond it."""
     view = make_view(DECODES, (), [make_row(tokens=9000)])
     allowed_ms = lambda policy: policy.plan(view).available_ns / NS_PER_MS  # noqa: E731
     view.gaps = GapCount(CLASSES)
-    view.gaps.seen[0] = 1999
+    view.gaps.seen[0] = 1249
     assert allowed_ms(Sarathi(slo="gap")) == 100
-    view.gaps.seen[0] = 2000
+    view.gaps.seen[0] = 1250
     assert allowed_ms(Sarathi(slo="gap")) == 400
     assert allowed_ms(Sarathi(slo="gap", stall_cap=2)) == 200
     assert allowed_ms(Sarathi(slo="gap", late_share=0)) == 100
     assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
+
+
+def test_late_gaps_are_given_away_only_for_first_tokens_that_come_later_than_nearly_all():
+    """The old one came 300 ms ago; it takes 100 us a token, and the decodes another quarter of each step."""
+    view = make_view(DECODES, (), [MIDDLE, OLD])
+    view.gaps = GapCount(CLASSES)
+    view.gaps.seen[0] = 1250
+    allowed_ms = lambda: Sarathi(slo="gap").plan(view).available_ns / NS_PER_MS  # noqa: E731
+    view.rare_wait_ns = round((200 + 8000 * 0.1 / 0.8) * NS_PER_MS) - 1
+    assert allowed_ms() == 400
+    view.rare_wait_ns += 2
+    assert allowed_ms() == 100
+    assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
+
+
+def test_the_longest_wait_is_that_of_arrival_order():
+    rows = [SHORT, OLD, MIDDLE]
+    prompts = prompts_of(rows, CLASSES)
+    works_ms = np.array([10.0, 500.0, 300.0])
+    assert longest_wait(prompts, works_ms * NS_PER_MS, NOW) == 1000 * NS_PER_MS
+    assert longest_wait(prompts, np.array([500.0, 10.0, 10.0]) * NS_PER_MS, NOW) == 620 * NS_PER_MS
+
+
+def test_where_memory_is_short_decodes_get_on():
+    """Ten decodes take 20 ms. From a fifth of the memory down a step may take 50, in gap mode alone."""
+    plan = lambda free, due=DECODES, **settings: Sarathi(**settings).plan(  # noqa: E731
+        make_view(due, (make_row(tokens=9000),), free_blocks=free, total_blocks=1000)
+    )
+    assert plan(200, slo="gap").available_ns == 100 * NS_PER_MS
+    short = plan(199, slo="gap")
+    assert (short.available_ns, short.limit) == (50 * NS_PER_MS, "memory")
+    assert short.budget < plan(200, slo="gap").budget
+    assert plan(199).available_ns == 400 * NS_PER_MS
+    assert plan(199, (), slo="gap").limit == "idle cap"
 
 
 def test_prompts_behind_those_that_a_step_serves_count_in_its_size():
