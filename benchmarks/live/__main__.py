@@ -29,6 +29,7 @@ from fidelity.live import CLIENT_CORE, ENGINE_CORE
 from publish import RESULTS, publish
 
 from live.bench import Bench, rotated
+from live.picture import draw
 from live.servers import (
     ARMS,
     BEST,
@@ -68,7 +69,8 @@ def main() -> None:
             f"The bench needs cores {ENGINE_CORE} and {CLIENT_CORE}; this process may use {cores}."
         )
     machine = hardware()
-    budget = (options.best_budget or find_budget(options)) if options.repeats else 0
+    tuned = options.repeats and BEST in options.arms
+    budget = (options.best_budget or find_budget(options)) if tuned else 0
     os.sched_setaffinity(
         0, {CLIENT_CORE}
     )  # servers inherit it; the engines bind themselves to the other core
@@ -87,6 +89,8 @@ def main() -> None:
     summary["runs"] = {unit.file: result for unit, result in bench.done.items()}
     options.results.mkdir(parents=True, exist_ok=True)
     publish("live", summary, markdown(summary), options.results)
+    if summary["comparison"] or summary["capacity"]:
+        draw(summary, options.results / "live.png")
 
 
 def parse() -> argparse.Namespace:
@@ -165,7 +169,7 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
         if options.repeats
         else f"runs of {options.requests}"
     )
-    best = f"; stock at its best budget: {budget} tokens" if options.repeats else ""
+    best = f"; stock at its best budget: {budget} tokens" if budget else ""
     lengths, documents = "ShareGPT-like", ""
     if options.traffic == MIXED:
         lengths = "70 % chats and 30 % documents of arXiv"

@@ -151,3 +151,21 @@ def test_a_live_capacity_is_judged_by_the_worst_class(by_class: dict[str, float]
     options = Namespace(requests=120, scale=0.25, traffic=MIXED)
     judge = Bench(Kept()).judge(options, "sarathi", 0, None, tiny_promise(20, 300, MIXED))
     assert (judge(5.0).passed, judge(5.0).fluid_share) == (passed, min(by_class.values()))
+
+
+def test_the_live_picture_shows_the_runs_that_the_means_are_of(tmp_path: Path):
+    import json
+    import statistics
+
+    from live.picture import draw, values_of
+
+    summary = json.loads((Path(BENCHMARKS) / "results/live-mixed/live.json").read_text())
+    for rate, load in summary["comparison"].items():
+        for arm, mean in load["arms"].items():
+            runs = values_of(summary["runs"], arm, float(rate), "fluid_share")
+            assert len(runs) == mean["runs"]
+            assert statistics.fmean(runs) == pytest.approx(mean["fluid_share"], abs=1e-4)
+    draw(summary, tmp_path / "live.png")
+    draw({**summary, "comparison": {}}, tmp_path / "capacity.png")
+    both, capacity = ((tmp_path / f"{name}.png").stat().st_size for name in ("live", "capacity"))
+    assert both > 2 * capacity > 0
