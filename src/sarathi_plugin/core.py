@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.gapcount import GapCount
     from sarathi_plugin.tolerance import Tolerance
+    from sarathi_plugin.waits import Waits
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -155,8 +156,7 @@ class StepView:
     decode_tbt_ns: their D_d.
     previous_ns: ``now_ns`` of the plan before. free_at_ns: when the engine is expected to be done with the steps in
     flight (``now_ns`` when idle). tolerance: how long answers are, per class, as far as is known.
-    usual_wait_ns, rare_wait_ns: nine of ten recent first tokens came within the one, 98 of 100 within the other; 0
-    before any. gaps: how many gaps were late, where that is counted (gap mode).
+    waits: how long recent first tokens took. gaps: how many gaps were late, where that is counted (gap mode).
     previous_empty: the last plan scheduled nothing although there was work and nothing was in flight; whatever this
     plan holds back then runs all the same.
     """
@@ -165,7 +165,7 @@ class StepView:
         "block_size", "decode_context", "decode_deadline_ns", "decode_tbt_ns", "decode_tokens", "decodes",
         "free_at_ns", "free_blocks", "gaps", "load_prompts", "load_row", "load_waiting", "max_model_tokens",
         "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills", "previous_empty",
-        "previous_ns", "rare_wait_ns", "step", "tolerance", "total_blocks", "usual_wait_ns", "waiting_count",
+        "previous_ns", "step", "tolerance", "total_blocks", "waiting_count", "waits",
     )  # fmt: skip
 
     def __init__(self, model: StepTimeModel, tolerance: Tolerance) -> None:
@@ -193,8 +193,7 @@ class StepView:
         self.total_blocks = 0
         self.block_size = 1
         self.previous_empty = False
-        self.usual_wait_ns = 0
-        self.rare_wait_ns = 0
+        self.waits: Waits
         self.gaps: GapCount | None = None
 
     @property

@@ -5,6 +5,7 @@ What gap mode may let a prompt wait for shorter ones, and for whom it gives late
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 
 RECENT = 1024
@@ -13,17 +14,14 @@ RECENT = 1024
 USUAL = 0.9
 """One in ten takes longer than usual. Overtaking stops there, so the tail up to P99 stays that of arrival order."""
 
-RARE = 0.98
-"""One in fifty takes longer than this: the tail around P99, for which the late gaps that a P99 forgives are kept."""
-
 
 class Waits:
-    """Nine of ten recent first tokens came within usual_ns after arrival, 98 of 100 within rare_ns; 0 before any."""
+    """usual_ns: nine of ten recent first tokens came within it after arrival; 0 before any."""
 
     def __init__(self) -> None:
         self.usual_ns = 0
-        self.rare_ns = 0
         self._waits: deque[int] = deque(maxlen=RECENT)
+        self._ranked: list[int] = []
         self._fresh = 0
 
     def note(self, wait_ns: int) -> None:
@@ -32,6 +30,9 @@ class Waits:
         self._fresh += 1
         if self._fresh * 16 >= len(self._waits):
             self._fresh = 0
-            ranked = sorted(self._waits)
-            self.usual_ns = ranked[int(USUAL * (len(ranked) - 1))]
-            self.rare_ns = ranked[int(RARE * (len(ranked) - 1))]
+            self._ranked = sorted(self._waits)
+            self.usual_ns = self._ranked[int(USUAL * (len(self._ranked) - 1))]
+
+    def share_within(self, wait_ns: float) -> float:
+        """Share of recent first tokens that came sooner after their requests; 1 before any."""
+        return bisect_left(self._ranked, wait_ns) / len(self._ranked) if self._ranked else 1.0

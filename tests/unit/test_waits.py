@@ -6,7 +6,7 @@ from sarathi_plugin.waits import RECENT, Waits
 
 
 def test_before_any_nothing_is_usual():
-    assert (Waits().usual_ns, Waits().rare_ns) == (0, 0)
+    assert (Waits().usual_ns, Waits().share_within(5)) == (0, 1)
 
 
 def test_nine_of_ten_come_within_what_is_usual():
@@ -16,12 +16,11 @@ def test_nine_of_ten_come_within_what_is_usual():
     assert waits.usual_ns == 9
 
 
-def test_two_in_a_hundred_are_rare():
-    for long, rare in ((1, 5), (3, 1000)):
-        waits = Waits()
-        for wait in ([5] * (100 - long) + [1000] * long) * 10:
-            waits.note(wait)
-        assert (waits.usual_ns, waits.rare_ns) == (5, rare)
+def test_how_many_came_sooner():
+    waits = Waits()
+    for wait in (10, 20, 20, 40):
+        waits.note(wait)
+    assert [waits.share_within(wait) for wait in (10, 20.5, 1000)] == [0, 0.75, 1]
 
 
 def test_what_was_long_ago_is_forgotten():

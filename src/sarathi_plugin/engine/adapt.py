@@ -48,6 +48,7 @@ class Adapter:
         self.view.block_size = scheduler.block_size
         self.view.total_blocks = getattr(self._pool, "num_gpu_blocks", 0)
         self.view.gaps = table.gaps
+        self.view.waits = table.waits
         self.view.load_waiting = self._load_waiting
         self.view.load_prompts = self._load_prompts
         self.view.load_row = table.row_at
@@ -66,8 +67,6 @@ class Adapter:
         view.prefills = self._prefill_rows(prefills)
         view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
         view.free_blocks = self._pool.get_num_free_blocks()
-        view.usual_wait_ns = self._table.waits.usual_ns
-        view.rare_wait_ns = self._table.waits.rare_ns
         self._fill_decodes(decodes)
         return view
 

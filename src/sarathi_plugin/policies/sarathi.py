@@ -43,10 +43,14 @@ FRONT = 64
 SERVED_EVERY = 16
 """One of so many steps saves nothing: prompts get on whatever the step-time model foresees."""
 
+LATE_POWER = 4
+"""A wait longer than half of all may use a sixteenth of the late gaps there are to give away, than nine of ten two
+thirds."""
+
 SCARCE = 0.2
 """In gap mode KV memory is short when less than this share of it is free."""
 
-SHORT_STEP = 2.5
+SHORT_STEP = 4
 """A step then takes at most so many times what its decodes alone would take."""
 
 FIRST = float(1 << 62)
@@ -113,8 +117,10 @@ class Sarathi(Policy):
         overtakes = self.overtaking and more_urgent and starts
         # Nobody sizes a step who is kept out of it: another prompt would run in it, and take longer.
         served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
-        lags = self.slo == "gap" and longest_wait(prompts, work_ns, view.now_ns) > view.rare_wait_ns
-        chunk, limit, available = self._chunk(view, served, alone_ns, len(prompts.slots) - len(served), lags)
+        late_share = self._late_share(view, prompts, work_ns) if self.slo == "gap" else 0.0
+        chunk, limit, available = self._chunk(
+            view, served, alone_ns, len(prompts.slots) - len(served), late_share
+        )
         skip = overtakes and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
@@ -168,7 +174,7 @@ class Sarathi(Policy):
         if order in ("deadline", "arrival"):
             return (prompts.due_ns if order == "deadline" else prompts.arrival_ns).astype(np.float64)
         if order == "bounded":
-            return bounded_ranks(prompts, work_ns, view.now_ns, view.usual_wait_ns, view.max_tokens, FRONT)
+            return bounded_ranks(prompts, work_ns, view.now_ns, view.waits.usual_ns, view.max_tokens, FRONT)
         if order == "shortest":
             return work_ns
         wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
@@ -204,12 +210,21 @@ class Sarathi(Policy):
             return self.headroom
         return 0.0 if self.slo == "gap" else 0.02
 
+    def _late_share(self, view: StepView, prompts: Prompts, work_ns: FloatArray) -> float:
+        """Share of gaps that may be late after this step: the more, the longer the longest wait is among recent ones.
+
+        So what is given away settles at the waits that it suffices for, as thresholds that rise with what is used do in
+        online knapsacks (Zhou, Chakrabarty and Lukose 2008): under light load everybody's, else the longest.
+        """
+        within = view.waits.share_within(longest_wait(prompts, work_ns, view.now_ns))
+        return self.late_share * within**LATE_POWER
+
     def _limit(
-        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, lags: bool
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, late_share: float
     ) -> tuple[str, float]:
         """(what bounds a step however much slack there is, its longest duration).
 
-        lags: whether a first token is about to come later than nearly all do.
+        late_share: in gap mode, share of gaps that may be late after it.
         """
         if not view.decodes:
             return "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
@@ -217,8 +232,8 @@ class Sarathi(Policy):
         if self.slo == "deadline":
             return "stall cap", most_ns
         gap_ns = float(view.min_decode_tbt_ns)
-        if lags and view.gaps is not None:
-            gap_ns = view.gaps.limit_ns(view.decode_tbt_ns, self.late_share, most_ns)
+        if view.gaps is not None:
+            gap_ns = view.gaps.limit_ns(view.decode_tbt_ns, late_share, most_ns)
         # A chunk takes its memory at once; decodes that end free some, and beside small chunks they end sooner.
         short_ns = SHORT_STEP * alone_ns if view.free_blocks < SCARCE * view.total_blocks else np.inf
         return ("memory", short_ns) if short_ns < gap_ns else ("gap", gap_ns)
@@ -244,11 +259,12 @@ class Sarathi(Policy):
         return worth_saving(sizes, best, alone_ns, view.min_decode_tbt_ns, 1 + view.model.margin)
 
     def _chunk(
-        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int, lags: bool
+        self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, others: int, late_share: float
     ) -> tuple[int, str, int | None]:
         """(prompt tokens, what bound them, time they may take) of this step.
 
-        rows: prompts in the order in which they are served. others: how many wait behind these. lags: see ``_limit``.
+        rows: prompts in the order in which they are served. others: how many wait behind these.
+        late_share: see ``_limit``.
         """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0:
@@ -257,7 +273,7 @@ class Sarathi(Policy):
             return 0, "memory", None
         if not view.model.ready:
             return min(room, self.cold_chunk), "cold model", None
-        limit, limit_ns = self._limit(view, rows, alone_ns, lags)
+        limit, limit_ns = self._limit(view, rows, alone_ns, late_share)
         tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf

@@ -11,6 +11,7 @@ from sarathi_plugin.gapcount import GapCount
 from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, longest_wait
 from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.policies.sizing import Sizes, attention_of, candidates, sizes_within
+from sarathi_plugin.waits import Waits
 from tests.unit.policies.views import CLASSES, NOW, LinearModel, make_row, make_view, prompts_of
 
 DECODES = [100.0] * 10
@@ -147,7 +148,7 @@ def test_gap_mode_goes_by_what_prompts_can_bear_and_deadline_mode_does_not_look(
     named = lambda policy: [row.request_id for row in policy.plan(view).waiting]  # noqa: E731
     before = Sarathi().plan(view)
     assert named(Sarathi(slo="gap")) == ["old", "middle", "short"]
-    view.usual_wait_ns = 60 * NS_PER_S
+    view.waits.note(60 * NS_PER_S)
     assert named(Sarathi(slo="gap")) == ["short", "middle", "old"]
     assert named(Sarathi(slo="gap", order="arrival")) == ["old", "middle", "short"]
     assert Sarathi().plan(view) == before
@@ -167,16 +168,23 @@ def test_gap_mode_sizes_a_step_by_the_gaps_that_may_still_be_late():
     assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
 
 
-def test_late_gaps_are_given_away_only_for_first_tokens_that_come_later_than_nearly_all():
-    """The old one came 300 ms ago; it takes 100 us a token, and the decodes another quarter of each step."""
+def test_the_longer_a_wait_is_among_others_the_more_gaps_may_be_late_for_it():
+    """In turn the old one takes a second; half the gaps allowed are used up (0.8 % of 2,500 after this step)."""
     view = make_view(DECODES, (), [MIDDLE, OLD])
     view.gaps = GapCount(CLASSES)
-    view.gaps.seen[0] = 1250
+    view.gaps.seen[0], view.gaps.late[0] = 2500, 0
     allowed_ms = lambda: Sarathi(slo="gap").plan(view).available_ns / NS_PER_MS  # noqa: E731
-    view.rare_wait_ns = round((200 + 8000 * 0.1 / 0.8) * NS_PER_MS) - 1
-    assert allowed_ms() == 400
-    view.rare_wait_ns += 2
-    assert allowed_ms() == 100
+    longest_ms = 200 + 8000 * 0.1 / 0.8
+
+    def after(share: float) -> float:
+        view.waits = Waits()
+        for i in range(1000):
+            view.waits.note(round((longest_ms + (-1 if i % 100 < 100 * share else 1)) * NS_PER_MS))
+        return allowed_ms()
+
+    assert [after(share) for share in (1, 0.9, 0.8)] == [400, 400, 100]
+    view.gaps.late[0] = 10
+    assert [after(share) for share in (1, 0.95)] == [400, 100]
     assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
 
 
@@ -189,13 +197,13 @@ def test_the_longest_wait_is_that_of_arrival_order():
 
 
 def test_where_memory_is_short_decodes_get_on():
-    """Ten decodes take 20 ms. From a fifth of the memory down a step may take 50, in gap mode alone."""
+    """Ten decodes take 20 ms. From a fifth of the memory down a step may take 80, in gap mode alone."""
     plan = lambda free, due=DECODES, **settings: Sarathi(**settings).plan(  # noqa: E731
         make_view(due, (make_row(tokens=9000),), free_blocks=free, total_blocks=1000)
     )
     assert plan(200, slo="gap").available_ns == 100 * NS_PER_MS
     short = plan(199, slo="gap")
-    assert (short.available_ns, short.limit) == (50 * NS_PER_MS, "memory")
+    assert (short.available_ns, short.limit) == (80 * NS_PER_MS, "memory")
     assert short.budget < plan(200, slo="gap").budget
     assert plan(199).available_ns == 400 * NS_PER_MS
     assert plan(199, (), slo="gap").limit == "idle cap"

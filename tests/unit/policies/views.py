@@ -9,6 +9,7 @@ import numpy as np
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S, Prompts, RequestRow, SloClass, StepView
 from sarathi_plugin.tolerance import Tolerance
+from sarathi_plugin.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +110,7 @@ def make_view(
 ) -> StepView:
     """A view of an engine: one decode per entry of ``decodes_due_ms``, due so many milliseconds after now."""
     view = StepView(model or LinearModel(), Tolerance(CLASSES))
+    view.waits = Waits()
     view.step = step
     view.now_ns = NOW
     view.previous_ns = NOW + round(previous_ms * NS_PER_MS)
