@@ -63,8 +63,8 @@ class Sarathi(Policy):
 
     slo: what a deadline means. token_budget: cap on a step's tokens, None for the engine's. order: of the prompts; auto
     is ``bounded`` in gap mode, else ``loss``. least_wait: in gap mode, sizes by when first tokens come, not by time per
-    token. late_share: in gap mode, gaps that steps up to the stall cap may make late, for the sake of first tokens that
-    come later than nearly all: four fifths of what a P99 forgives.
+    token. late_share: in gap mode, most gaps that steps up to the stall cap may make late, four fifths of what a P99
+    forgives: the more, the longer the longest wait.
     tiles: end steps on tile edges. saving: decodes go alone while slack builds up for a chunk that costs less, by
     deadlines only. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
