@@ -1,6 +1,8 @@
 """The live bench as a picture: every run a dot, the mean of an arm a bar.
 
-python -m live.picture FOLDER     # draws FOLDER/live.png from FOLDER/live.json
+    python -m live.picture FOLDER
+
+draws FOLDER/live.png from FOLDER/live.json, which the bench has written (and drawn) there.
 """
 
 from __future__ import annotations

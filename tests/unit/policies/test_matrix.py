@@ -101,7 +101,8 @@ RANDOM_VIEWS = [random_view(random.Random(seed)) for seed in range(400)]
 def state_of(view: StepView) -> dict[str, Any]:
     """Everything a policy could have changed."""
     state = {name: getattr(view, name) for name in view.__slots__ if not name.startswith("load_")}
-    del state["tolerance"], state["waits"]  # learned elsewhere
+    del state["tolerance"]
+    state["waits"] = vars(view.waits)
     state["decode_tbt_ns"] = view.decode_tbt_ns.tolist()
     state["prompts"] = [column.tolist() for column in view.prompts]
     state["decode_deadline_ns"] = view.decode_deadline_ns.tolist()
