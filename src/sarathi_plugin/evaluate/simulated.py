@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
-import sys
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from sarathi_plugin.steptime.profile import StepTimeProfile
     from sarathi_plugin.workload.trace import Trace
 
-PR_SET_PDEATHSIG = 1
 _machine = cache(read_profile)
 
 
@@ -44,7 +38,6 @@ class Job:
 
 def work(job: Job) -> list[str]:
     """Run one unit and store it; returns why it is invalid, if it is. Raises ConfigError."""
-    bind_to_parent()
     if job.unit.kind == "capacity":
         job.store.write(job.unit, {"environment": job.environment, "capacity": capacity(job)})
         return []
@@ -110,16 +103,3 @@ def engine_facts(result: SimulationResult) -> dict[str, Any]:
     """What the engine did beyond its timelines."""
     one = result.engines[0]
     return {"steps": one.steps, "preemptions": one.preemptions, "virtual_s": round(one.span_ns / 1e9, 3)}
-
-
-def bind_to_parent() -> None:
-    """In a worker process: end with the command, whatever ends it, and leave Ctrl-C to the command."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent.pid:  # it ended before we asked to end with it
-            os._exit(1)

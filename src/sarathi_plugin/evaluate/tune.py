@@ -21,7 +21,7 @@ TIE_BREAK = 1e-3
 def tune_in_child(wanted: Experiment, name: str) -> knobs.Tuning:
     """``tune`` in a process of its own, which ends with its parent."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from sarathi_plugin.evaluate.simulated import bind_to_parent
+    from sarathi_plugin.simulate.sweep import bind_to_parent
 
     bind_to_parent()
     return tune(wanted, name)

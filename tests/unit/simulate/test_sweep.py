@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from sarathi_plugin.config import ConfigError
@@ -92,3 +96,69 @@ def test_ray_that_is_not_installed_is_told_in_one_sentence(monkeypatch: pytest.M
     with pytest.raises(ConfigError) as caught:
         list(sweep(square, [1], ray_address="auto"))
     assert str(caught.value) == "A Ray address was given, but Ray is not installed: pip install ray."
+
+
+def kill_own_process(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(30)
+    return number
+
+
+def test_a_killed_worker_is_told_at_once_instead_of_waited_for():
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"^A worker process was killed .*: try with fewer workers\.$"):
+        list(sweep(kill_own_process, [1, 2, 3], workers=2))
+    assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+
+
+def test_who_stops_taking_results_waits_for_no_job():
+    began = time.monotonic()
+    results = sweep(sleep_for, [0.0, 30.0, 30.0], workers=2)
+    assert next(results) == (0.0, 0.0)
+    results.close()
+    assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+
+
+def sleep_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+ENDLESS = """
+import os, signal, time
+from sarathi_plugin.simulate.sweep import sweep
+
+def work(number):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+list(sweep(work, [1, 2, 3], workers=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the workers")
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_command(sig: signal.Signals):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(sig)
+        process.wait(20)
+        deadline = time.monotonic() + 20
+        while any(map(alive, workers)):
+            assert time.monotonic() < deadline, f"a worker outlived {sig.name}"
+            time.sleep(0.05)
