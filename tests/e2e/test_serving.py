@@ -79,8 +79,8 @@ def make_workload(rng: np.random.Generator) -> Workload:
 
 
 def hang_up(server: RunningServer, rng: np.random.Generator) -> None:
-    """A client that goes away after the first bytes of its answer."""
-    body = {"model": MODEL, "prompt": list(random_prompt(300, rng)), "max_tokens": 2000, "ignore_eos": True}
+    """A client that goes away after the first bytes of an answer so long that even a starved server notices in time."""
+    body = {"model": MODEL, "prompt": list(random_prompt(300, rng)), "max_tokens": 7800, "ignore_eos": True}
     with requests.Session() as session:
         session.trust_env = False
         with session.post(
@@ -98,6 +98,16 @@ def wait_until_quiet(server: RunningServer, requests_ended: int) -> Metrics:
         time.sleep(0.3)
 
 
+def wait_for_record(server: RunningServer, requests_ended: int) -> Recording:
+    """The recorder flushes twice a second, later where its thread is starved."""
+    deadline = time.monotonic() + 60
+    while True:
+        recording = read_recording(record_of(server))
+        if len(recording.timelines) >= requests_ended or time.monotonic() > deadline:
+            return recording
+        time.sleep(0.5)
+
+
 @pytest.fixture(scope="module")
 def run(server: RunningServer) -> tuple[RunResult, Metrics, Recording]:
     """200 streamed requests, some more that are hung up on; then the metrics, and the engine's own record."""
@@ -110,8 +120,7 @@ def run(server: RunningServer) -> tuple[RunResult, Metrics, Recording]:
     for timer in hangups:
         timer.join()
     metrics = wait_until_quiet(server, REQUESTS + ABORTED)
-    time.sleep(1.5)  # the recorder flushes twice a second
-    return result, metrics, read_recording(record_of(server))
+    return result, metrics, wait_for_record(server, REQUESTS + ABORTED)
 
 
 def test_every_request_was_answered(run: tuple[RunResult, Metrics, Recording]) -> None:
