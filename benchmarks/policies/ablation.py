@@ -42,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no caution while cold": {"cold_chunk": 8192},
     "no overtaking": {"overtaking": False},
     "no ageing": {"ageing": 0},
+    "no prefix hits": {"prefix_hits": False},
 }
 """Settings of the policy by what they take away."""
 

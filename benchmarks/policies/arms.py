@@ -33,16 +33,16 @@ class Arm:
         """The engine of this arm in a cell: alike in all arms but for scheduler and budget."""
         gpu = cell.machine != "cpu"
         settings = {} if self.scheduler == STOCK else {**cell.settings(), "policy": self.policy}
-        from policies.cells import MODEL_TOKENS
+        from policies.cells import MODEL_TOKENS, SESSION_TOKENS
 
         return EngineSpec(
             scheduler=self.scheduler,
             sarathi=settings,
             max_num_batched_tokens=self.budget,
             max_num_seqs=256 if gpu else 128,
-            max_model_len=MODEL_TOKENS,
+            max_model_len=SESSION_TOKENS if cell.caches else MODEL_TOKENS,
             block_size=16 if gpu else 32,
-            enable_prefix_caching=False,  # no two prompts of these kinds share anything
+            enable_prefix_caching=cell.caches,
             async_scheduling=gpu,
             scheduling_policy="priority" if self.priority else "fcfs",
         )

@@ -25,8 +25,12 @@ SLACKS_S = (0.3, 1.0)
 DOCUMENT_FACTOR, DOCUMENT_SLACK_S = 12.0, 8.0
 """Deadlines of the document class in mixed cells; the cell's own set the interactive class."""
 
-MODEL_TOKENS = 16_384
-"""Longest prompt plus answer. Beyond the 4k context of Llama-2-7B: there the machine is simulated, not the model."""
+SESSION_TRAFFIC = ("agentic", "chat-sessions")
+"""Turns that repeat what was said before: prefix caching is on."""
+
+MODEL_TOKENS, SESSION_TOKENS = 16_384, 40_960
+"""Longest prompt plus answer; of sessions. Beyond the 4k context of Llama-2-7B: there the machine is simulated, not the
+model."""
 
 TEST_SEED = 1000
 """Seeds from here on are for testing only."""
@@ -50,6 +54,11 @@ class Cell:
     def test_only(self) -> bool:
         """Whether nothing may be tuned on this cell."""
         return self.traffic in TEST_ONLY_TRAFFIC
+
+    @property
+    def caches(self) -> bool:
+        """Whether prompts share prefixes, so that caching them makes a difference."""
+        return self.traffic in SESSION_TRAFFIC
 
     @property
     def profile(self) -> StepTimeProfile:
@@ -115,4 +124,10 @@ TIGHT = [
 ]
 """D_d as short as a decode step at batch 32: only smaller batches keep it."""
 
-SETS = {"quick": QUICK, "balanced": BALANCED, "tight": TIGHT, "full": ALL}
+SESSIONS = [
+    Cell(machine, traffic, FACTORS[(m + t) % 3], SLACKS_S[(m + t) % 2])
+    for (m, machine), (t, traffic) in itertools.product(enumerate(MACHINES), enumerate(SESSION_TRAFFIC))
+]
+"""Six with prefix caching: every machine with every kind of session."""
+
+SETS = {"quick": QUICK, "balanced": BALANCED, "tight": TIGHT, "full": ALL, "sessions": SESSIONS}

@@ -52,8 +52,8 @@ class RequestRow:
     """What is known of one live request, outside the per-token columns.
 
     slot: its index in the columns of ``RequestTable``. prefill_deadline_ns: arrival + D_p. computed_tokens and
-    total_tokens: prefill progress; their difference is the work left (before prefix-cache hits for a waiting
-    request). preempted: it has lost its place, and with it what was computed, at least once.
+    total_tokens: prefill progress; their difference is the work left. Of a waiting request what the prefix cache holds
+    is as good as computed. preempted: it has lost its place, and with it what was computed, at least once.
     """
 
     request_id: str
@@ -138,7 +138,8 @@ class Prompts(NamedTuple):
 
     First come those under way, as in ``StepView.prefills``, then the waiting ones by slot.
     slots: of their rows. due_ns: when the first token is due. slo_index: of the class in ``StepView.tolerance``.
-    left_tokens: prompt tokens still to compute. preempted: 1 of those that have lost their place before, else 0.
+    left_tokens: prompt tokens still to compute; context_tokens: those before them, computed or cached.
+    preempted: 1 of those that have lost their place before, else 0.
     """
 
     slots: IntArray
@@ -146,6 +147,7 @@ class Prompts(NamedTuple):
     due_ns: IntArray
     slo_index: IntArray
     left_tokens: IntArray
+    context_tokens: IntArray
     preempted: IntArray
 
 
@@ -163,9 +165,9 @@ class StepView:
 
     __slots__ = (
         "block_size", "decode_context", "decode_deadline_ns", "decode_tbt_ns", "decode_tokens", "decodes",
-        "free_at_ns", "free_blocks", "gaps", "load_prompts", "load_row", "load_waiting", "max_model_tokens",
-        "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills", "previous_empty",
-        "previous_ns", "step", "tolerance", "total_blocks", "waiting_count", "waits",
+        "free_at_ns", "free_blocks", "gaps", "load_need", "load_prompts", "load_row", "load_waiting",
+        "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills",
+        "previous_empty", "previous_ns", "step", "tolerance", "total_blocks", "waiting_count", "waits",
     )  # fmt: skip
 
     def __init__(self, model: StepTimeModel, tolerance: Tolerance) -> None:
@@ -189,6 +191,7 @@ class StepView:
         self.load_waiting: Callable[[], Sequence[RequestRow]] = tuple
         self.load_prompts: Callable[[], Prompts]
         self.load_row: Callable[[int], RequestRow]
+        self.load_need: Callable[[RequestRow], int]
         self.free_blocks = 0
         self.total_blocks = 0
         self.block_size = 1
@@ -214,6 +217,10 @@ class StepView:
     def row(self, slot: int) -> RequestRow:
         """The request in a slot."""
         return self.load_row(slot)
+
+    def blocks_needed(self, row: RequestRow) -> int:
+        """KV blocks that admitting a waiting request would take from the free ones; a lookup as long as its prompt."""
+        return self.load_need(row)
 
     @property
     def has_prefill_work(self) -> bool:

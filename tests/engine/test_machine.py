@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sarathi_plugin.engine.prefix import PROBES
 from tests.engine.emulator import Engine, VirtualClock, counted, make_scheduler
 from tests.engine.workloads import CLASSES, MS, assert_all_answered, batch_counts, waiting_for
 
@@ -139,13 +140,20 @@ class Machine:
         )
 
     def check_queue(self) -> None:
-        """The columns by which prompts are ranked hold just those that wait, with all they have to compute."""
+        """The columns by which prompts are ranked hold just those that wait: what is cached of them, and the rest."""
         scheduler, table = self.scheduler, self.scheduler.sarathi._table
         adapter = scheduler.sarathi._adapter
         prompts, under_way = adapter._load_prompts(), len(adapter.view.prefills)
-        slots, left = prompts.slots[under_way:].tolist(), prompts.left_tokens[under_way:].tolist()
-        held = {table.row_at(slot).request_id: tokens for slot, tokens in zip(slots, left, strict=True)}
+        columns = prompts.slots, prompts.left_tokens, prompts.context_tokens
+        waiting = list(zip(*(column[under_way:].tolist() for column in columns), strict=True))
+        held = {table.row_at(slot).request_id: left + cached for slot, left, cached in waiting}
         assert held == {request.request_id: request.num_tokens for request in scheduler.waiting}
+        if len(waiting) > PROBES:  # not all of them were looked at again
+            return
+        find = scheduler.kv_cache_manager.coordinator.find_longest_cache_hit
+        for slot, _, cached in waiting:
+            request = scheduler.requests[table.row_at(slot).request_id]
+            assert cached == find(request.block_hashes, request.num_tokens - 1)[1]
 
     def finish(self) -> None:
         """Nobody new comes: everything is answered in a bounded number of turns."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sarathi_plugin.core import Prompts, RequestRow, StepShape, StepView
+from sarathi_plugin.engine.prefix import PrefixHits
 from sarathi_plugin.telemetry.emission import EMPTY
 
 if TYPE_CHECKING:
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
 
 class Adapter:
-    """Reads and sets one vLLM scheduler. The levers it moves are put back by ``restore``."""
+    """Reads and sets one vLLM scheduler. The levers it moves are put back by ``restore``.
 
-    def __init__(self, scheduler: Any, table: RequestTable, model: StepTimeModel) -> None:
+    prefix_hits: count what the prefix cache holds of waiting prompts as computed.
+    """
+
+    def __init__(
+        self, scheduler: Any, table: RequestTable, model: StepTimeModel, *, prefix_hits: bool = True
+    ) -> None:
         self._scheduler = scheduler
         self._table = table
         self._pool = scheduler.kv_cache_manager.block_pool
@@ -38,6 +44,7 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self._lost_place: list[str] = []
+        self._hits = PrefixHits(scheduler, table, wanted=prefix_hits)
         self.idle_turns = 0
         self.computed: list[tuple[str, int]] = []
         """Prompt chunks of the step scheduled last: (request, tokens)."""
@@ -52,6 +59,11 @@ class Adapter:
         self.view.load_waiting = self._load_waiting
         self.view.load_prompts = self._load_prompts
         self.view.load_row = table.row_at
+        self.view.load_need = self._hits.blocks_needed
+
+    def came(self, request_id: str) -> None:
+        """A tracked request arrived."""
+        self._hits.came(request_id)
 
     def fill(self, now_ns: int, free_at_ns: int) -> StepView:
         """Bring the view up to date with the scheduler, before a step."""
@@ -131,11 +143,13 @@ class Adapter:
         view.decode_deadline_ns = base + pending * self._tbt_ns
 
     def _load_waiting(self) -> Sequence[RequestRow]:
-        rows = []
+        self._hits.refresh()
+        rows, prompts = [], self._table.prompts
         for request in self._scheduler.waiting:
             row = self._table.rows.get(request.request_id)
             if row is not None:
-                row.computed_tokens = 0
+                if not prompts.waits(row.slot):
+                    row.computed_tokens = 0
                 row.total_tokens = request.num_tokens
                 rows.append(row)
         return rows
@@ -143,6 +157,7 @@ class Adapter:
     def _load_prompts(self) -> Prompts:
         if self._lost_place:
             self._note_preempted(())
+        self._hits.refresh()
         return self._table.prompts.take(self.view.prefills)
 
     def apply(self, plan: StepPlan) -> int:
@@ -266,10 +281,14 @@ class Adapter:
         A token that was in flight when its request lost its place still comes: those before are looked at again.
         """
         rows, requests, prompts = self._table.rows, self._scheduler.requests, self._table.prompts
+        request_ids = set(request_ids)
         before = [name for name in self._lost_place if name in rows and prompts.waits(rows[name].slot)]
-        lost = dict.fromkeys([*before, *request_ids])
+        lost = dict.fromkeys([*before, *sorted(request_ids)])
         self._lost_place = [name for name in lost if name in rows and name in requests]
         for name in self._lost_place:
             row = rows[name]
-            row.computed_tokens, row.total_tokens, row.preempted = 0, requests[name].num_tokens, True
+            row.total_tokens, row.preempted = requests[name].num_tokens, True
+            if name in request_ids:
+                row.computed_tokens = 0
+                self._hits.came(name)
             prompts.wait(row)

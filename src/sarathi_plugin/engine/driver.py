@@ -39,7 +39,8 @@ class Driver:
         self._clock = parts.clock
         self._journal = parts.journal
         self._live = parts.live
-        self._adapter = Adapter(scheduler, parts.table, parts.model)
+        hits = getattr(parts.policy, "prefix_hits", True)
+        self._adapter = Adapter(scheduler, parts.table, parts.model, prefix_hits=hits)
         self._classes = {slo.name: slo for slo in parts.table.classes}
         self._in_flight: dict[int, Planned] = {}
         self._failures = 0
@@ -77,7 +78,9 @@ class Driver:
             )
             if row is None:
                 self._buffer.add("untracked_requests", 1)
-            elif self._live:
+                return
+            self._adapter.came(request.request_id)
+            if self._live:
                 self._live.arrived(row)
                 self._log.later(self._live.binder(row))
         except Exception:

@@ -71,7 +71,8 @@ class Sarathi(Policy):
     cold_chunk: prompt tokens a step until the step-time model is ready. headroom: share of KV memory that admitting a
     prompt leaves free; None is 0.02, and 0 in gap mode, where a preempted decode costs one late gap. overtaking: a more
     urgent waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest
-    overdue; 0 for none, and then a prompt may starve; order ``bounded`` needs none.
+    overdue; 0 for none, and then a prompt may starve; order ``bounded`` needs none. prefix_hits: what the prefix cache
+    holds of a waiting prompt counts as computed.
     """
 
     coasts = True
@@ -89,6 +90,7 @@ class Sarathi(Policy):
     headroom: Annotated[float, Field(ge=0, lt=1)] | None = None
     overtaking: bool = True
     ageing: Annotated[int, Field(ge=0)] = 16
+    prefix_hits: bool = True
 
     def max_batched_tokens(self, max_model_len: int) -> int | None:
         """8192: room for every chunk that slack allows."""
@@ -200,8 +202,10 @@ class Sarathi(Policy):
         if view.previous_empty or not view.running:  # nobody can be held back, or nobody needs it
             return False
         promised = sum(blocks_for(row.remaining_tokens, view.block_size) for row in view.prefills)
-        left = view.free_blocks - promised - blocks_for(first.total_tokens, view.block_size)
-        return left < (self._headroom * view.total_blocks if view.decodes else 0)
+        room = view.free_blocks - promised - (self._headroom * view.total_blocks if view.decodes else 0)
+        if blocks_for(first.total_tokens, view.block_size) <= room:
+            return False
+        return view.blocks_needed(first) > room
 
     @property
     def _headroom(self) -> float:

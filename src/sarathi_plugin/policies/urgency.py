@@ -41,9 +41,8 @@ def work_of(view: StepView, prompts: Prompts, alone_ns: int) -> FloatArray:
     pairs = SAMPLE * SAMPLE
     flat, steep = predicted(view.model, view.decode_shape, [SAMPLE, SAMPLE], [0.0, float(pairs)])
     left = prompts.left_tokens.astype(np.float64)
-    context = np.zeros(len(left))
-    context[: len(view.prefills)] = [row.computed_tokens for row in view.prefills]
-    work = left * ((flat - alone_ns) / SAMPLE) + left * (context + left / 2) * ((steep - flat) / pairs)
+    keys = prompts.context_tokens + left / 2
+    work = left * ((flat - alone_ns) / SAMPLE) + left * keys * ((steep - flat) / pairs)
     if view.decodes:
         work /= max(LEAST_SHARE, 1 - alone_ns / view.min_decode_tbt_ns)
     found: FloatArray = np.maximum(work, 1.0)

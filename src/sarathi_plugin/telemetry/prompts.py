@@ -12,6 +12,8 @@ from sarathi_plugin.telemetry.snapshot import ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sarathi_plugin.core import IntArray
+
 
 class PromptColumns:
     """The waiting prompts of a RequestTable side by side, by slot, so that nothing is gathered for a plan.
@@ -31,12 +33,12 @@ class PromptColumns:
         return place < self._end and bool(self._slots[place] == slot)
 
     def wait(self, row: RequestRow) -> None:
-        """A request waits, new or again after a preemption: all of it is to be computed."""
+        """A request waits, new or again, or what is computed of it has changed."""
         place = self._place(row.slot)
         if not self.waits(row.slot):
             self._columns[:, place + 1 : self._end + 1] = self._columns[:, place : self._end]
             self._end += 1
-        self._write(place, row, row.total_tokens)
+        self._write(place, row)
 
     def leave(self, slot: int) -> None:
         """The request in a slot waits no longer, if it did."""
@@ -45,17 +47,25 @@ class PromptColumns:
             self._columns[:, place : self._end - 1] = self._columns[:, place + 1 : self._end]
             self._end -= 1
 
+    @property
+    def waiting(self) -> IntArray:
+        """Slots of those that wait, ascending; good until the next change."""
+        slots: IntArray = self._slots[ROWS : self._end]
+        return slots
+
     def take(self, held: Sequence[RequestRow]) -> Prompts:
         """All that is unfinished, good until the next change; held: the prompts under way."""
         first = ROWS - len(held)
         for place, row in enumerate(held, first):
-            self._write(place, row, row.remaining_tokens)
+            self._write(place, row)
         return Prompts(*self._columns[:, first : self._end])
 
     def _place(self, slot: int) -> int:
         return ROWS + int(self._slots[ROWS : self._end].searchsorted(slot))
 
-    def _write(self, place: int, row: RequestRow, left_tokens: int) -> None:
+    def _write(self, place: int, row: RequestRow) -> None:
         index = self._classes[row.slo.name]
-        due_ns = row.prefill_deadline_ns
-        self._columns[:, place] = row.slot, row.arrival_ns, due_ns, index, left_tokens, row.preempted
+        due_ns, done = row.prefill_deadline_ns, row.computed_tokens
+        self._columns[:, place] = (
+            row.slot, row.arrival_ns, due_ns, index, row.total_tokens - done, done, row.preempted,
+        )  # fmt: skip

@@ -360,6 +360,14 @@ def test_admission_leaves_memory_for_the_decodes_to_grow(free: int, gate: int | 
     assert plan.max_running == gate
 
 
+@pytest.mark.parametrize(("free", "gate"), [(84, 10), (85, None)])
+def test_cached_blocks_that_somebody_holds_need_no_memory(free: int, gate: int | None):
+    """Three blocks to compute, 60 of 63 shared."""
+    turn = make_row("turn", tokens=1000, computed=960, due_ms=100)
+    plan = SARATHI.plan(make_view(DUE, (), [turn], free_blocks=free))
+    assert plan.max_running == gate
+
+
 def test_an_engine_without_decodes_admits_into_the_last_block():
     assert SARATHI.plan(make_view((), (), [SOON], free_blocks=63)).max_running is None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S, Prompts, RequestRow, SloClass, StepView
+from sarathi_plugin.policies.base import blocks_for
 from sarathi_plugin.tolerance import Tolerance
 from sarathi_plugin.waits import Waits
 
@@ -86,6 +87,7 @@ def prompts_of(rows: Sequence[RequestRow], classes: Sequence[SloClass]) -> Promp
         column(row.prefill_deadline_ns for row in rows),
         column(classes.index(row.slo) for row in rows),
         column(row.remaining_tokens for row in rows),
+        column(row.computed_tokens for row in rows),
         column(row.preempted for row in rows),
     )
 
@@ -127,6 +129,7 @@ def make_view(
     rows = [*prefills, *waiting]
     view.load_prompts = lambda: prompts_of(rows, CLASSES)
     view.load_row = rows.__getitem__
+    view.load_need = lambda row: blocks_for(row.remaining_tokens, view.block_size)
     view.prefills = list(prefills)
     view.waiting_count = len(waiting)
     view.load_waiting = lambda: list(waiting)

@@ -24,7 +24,7 @@ def test_a_new_request_waits_with_all_of_its_prompt(table: RequestTable):
     row = table.add("a", BATCH, 7, 1000, 10)
     prompts = table.prompts.take(())
     assert [column.tolist() for column in prompts] == [
-        [row.slot], [7], [row.prefill_deadline_ns], [1], [1000], [0]
+        [row.slot], [7], [row.prefill_deadline_ns], [1], [1000], [0], [0]
     ]  # fmt: skip
     assert table.row_at(row.slot) is row
 
