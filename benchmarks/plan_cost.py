@@ -4,7 +4,7 @@
 *plan* (the policy) and *apply* (its plan onto the levers); the rest of the step is not part of it.
 Run it on a machine that does nothing else::
 
-    python benchmarks/plan_cost.py [--rounds 400] [--out results/plan-cost.json] [--profile]
+    python benchmarks/plan_cost.py [--rounds 400] [--cached] [--out results/plan-cost.json] [--profile]
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
 
 from emulator import VirtualClock, make_config, make_scheduler
 from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
@@ -44,8 +46,11 @@ LIMIT_MS = 0.3
 class Engine:
     """One scheduler kept at so many decodes and so many waiting prompts."""
 
-    def __init__(self, folder: Path, policy: str) -> None:
-        config = make_config(folder, budget=8192, max_seqs=PLACES, max_model_len=16_384)
+    def __init__(self, folder: Path, policy: str, *, cached: bool) -> None:
+        config = make_config(
+            folder, budget=8192, max_seqs=PLACES, max_model_len=16_384, prefix_caching=cached
+        )
+        self.hasher = get_request_block_hasher(16, sha256) if cached else None
         config.model_config.max_model_len = 200_000
         self.clock = VirtualClock()
         self.scheduler = make_scheduler(config, policy, blocks=BLOCKS, clock=self.clock, tbt_ms=100.0)
@@ -61,9 +66,14 @@ class Engine:
         """Queue a request."""
         self.count += 1
         sampling = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
+        shared = prompt // 2  # with prefix caching; the rest is a text of its own
+        tokens_of = [5] * shared + [6 + self.count % 1000] * (prompt - shared)
         self.scheduler.add_request(
-            Request(f"r{self.count}", [5] * prompt, sampling, None, arrival_time=self.clock.ns / 1e9)
-        )
+            Request(
+                f"r{self.count}", tokens_of, sampling, None, arrival_time=self.clock.ns / 1e9,
+                block_hasher=self.hasher,
+            )
+        )  # fmt: skip
 
     def refill(self) -> None:
         """As many wait as at first."""
@@ -110,10 +120,12 @@ class Timed:
         return getattr(self._inner, name)
 
 
-def measure(policy: str, rounds: int, profiler: cProfile.Profile | None) -> dict[str, Any]:
+def measure(
+    policy: str, rounds: int, profiler: cProfile.Profile | None, *, cached: bool = False
+) -> dict[str, Any]:
     """Medians and 90th percentiles over the rounds, milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(Path(folder), policy)
+        engine = Engine(Path(folder), policy, cached=cached)
     driver = engine.scheduler.sarathi
     adapter = driver._adapter = Timed(driver._adapter, ("fill", "apply"), profiler)
     chosen = driver._policy = Timed(driver._policy, ("plan",), profiler)
@@ -150,13 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cached", action="store_true", help="the first half of every prompt is cached")
     parser.add_argument(
         "--profile", action="store_true", help="where the time of sarathi goes (and more of it)"
     )
     options = parser.parse_args()
     profiler = cProfile.Profile() if options.profile else None
     policies = ("sarathi",) if profiler else ("sarathi", "sarathi-static", "vllm")
-    rows = [measure(policy, options.rounds, profiler) for policy in policies]
+    rows = [measure(policy, options.rounds, profiler, cached=options.cached) for policy in policies]
     print(f"\n{DECODES} running, {WAITING} waiting; median (90th percentile), ms")
     print(f"{'':16}" + "".join(f"{name:>18}" for name in (*PARTS, "sum")))
     for row in rows:

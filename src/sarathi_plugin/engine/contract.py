@@ -17,7 +17,8 @@ SUPPORTED = ((0, 30), (0, 33))
 
 REQUIRED = (
     "running", "waiting", "requests", "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len",
-    "scheduler_config", "kv_cache_manager", "num_spec_tokens", "block_size", "current_step", "policy",
+    "scheduler_config", "kv_cache_manager", "kv_cache_config", "num_spec_tokens", "block_size", "current_step",
+    "policy",
 )  # fmt: skip
 OPTIONAL = {"max_num_active_reqs": "admission is gated by max_num_running_reqs instead"}
 
