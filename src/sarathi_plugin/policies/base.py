@@ -21,7 +21,8 @@ class Policy(ABC):
     """Decides what one step carries. No clock, no logging, no metrics inside; the wiring is the engine's.
 
     A subclass is decorated ``@dataclass(frozen=True)``; its fields become keys under ``policy:`` in the YAML file.
-    A field named ``slo`` or ``token_budget`` takes the flag of that name.
+    A field named ``slo`` or ``token_budget`` takes the flag of that name; where one named ``prefix_hits`` is
+    false, waiting prompts count whole, whatever the prefix cache holds of them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
