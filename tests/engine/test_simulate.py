@@ -51,7 +51,9 @@ def test_fast_forward_changes_nothing(scheduler: str, asynchronous: bool, memory
     assert quick.engines[0].steps == plain.engines[0].steps
     assert quick.engines[0].stage_busy_ns == plain.engines[0].stage_busy_ns
     assert plain.engines[0].coasted == 0
-    assert quick.engines[0].coasted > 80
+    assert (
+        quick.engines[0].coasted > 40
+    )  # enough to compare: fewest where memory is scarce and prompts share a beginning
     assert any(timeline.status == "aborted" for timeline in plain.timelines)
     if scheduler == "stock":
         assert (plain.engines[0].preemptions > 0) == bool(memory)
