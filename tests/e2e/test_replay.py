@@ -55,8 +55,8 @@ def traffic(count: int = 16) -> Trace:
 
 
 def hang_up(server: RunningServer) -> None:
-    """A client that leaves in the middle of its answer."""
-    body = {"model": MODEL, "prompt": [20] * 300, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    """A client that leaves early in an answer as long as can be: a starved server notices late."""
+    body = {"model": MODEL, "prompt": [20] * 40, "max_tokens": 2000, "ignore_eos": True, "stream": True}
     with requests.Session() as session, contextlib.suppress(requests.exceptions.RequestException):
         session.trust_env = False
         with session.post(f"{server.url}/v1/completions", json=body, stream=True, timeout=60) as answer:
