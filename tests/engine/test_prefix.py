@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
-from sarathi_plugin.engine.prefix import PROBES
+from sarathi_plugin.engine.prefix import PROBES, keeps_all
 from tests.engine.emulator import Engine, VirtualClock, counted, linear_time, make_scheduler
 from tests.engine.workloads import MS, assert_all_answered
 
@@ -110,7 +112,7 @@ def test_what_comes_into_the_cache_and_what_is_evicted_is_seen_while_it_waits(
     assert chat.seen() == {"other": (0, 1300)}
 
 
-def test_a_thousand_that_come_at_once_are_not_looked_up_in_one_plan(config: Any) -> None:
+def test_many_that_come_at_once_are_not_looked_up_in_one_plan(config: Any) -> None:
     chat = Chat(config)
     for number in range(50):
         chat.wait(f"turn {number}", chat.turn + chat.tokens(100))
@@ -149,6 +151,20 @@ def test_where_layers_let_go_of_blocks_vllms_own_lookup_is_asked(
     chat.wait("second turn", chat.turn + chat.tokens(100))
     assert chat.seen() == {"second turn": (2000, 100)}
     assert asked
+
+
+@pytest.mark.parametrize(
+    ("specs", "simple"),
+    [
+        ([FullAttentionSpec], True),
+        ([SlidingWindowSpec], False),
+        ([FullAttentionSpec, SlidingWindowSpec], False),
+    ],
+)
+def test_models_with_layers_that_keep_a_window_are_told_apart(specs: list[type], *, simple: bool) -> None:
+    groups = [SimpleNamespace(kv_cache_spec=object.__new__(spec)) for spec in specs]
+    scheduler = SimpleNamespace(kv_cache_config=SimpleNamespace(kv_cache_groups=groups))
+    assert keeps_all(scheduler) == simple
 
 
 def test_vllms_own_count_of_hits_knows_nothing_of_it(config: Any) -> None:

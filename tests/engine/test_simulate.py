@@ -38,7 +38,7 @@ SCARCE = {"num_gpu_blocks_override": 80, "max_model_len": 1024}
 @pytest.mark.parametrize("scheduler", ["stock", *POLICIES])
 @pytest.mark.parametrize("memory", [{}, SCARCE], ids=["ample", "scarce"])
 def test_fast_forward_changes_nothing(scheduler: str, asynchronous: bool, memory: dict[str, int]) -> None:
-    traffic = make_traffic(40, gap_s=0.12, aborts=7, shared=64, prompt=(10, 500), output=(20, 200))
+    traffic = make_traffic(60, gap_s=0.3, aborts=7, shared=64, prompt=(10, 500), output=(20, 200))
     more = {
         "profile": make_profile(noise=NOISE),
         "async_scheduling": asynchronous,
@@ -51,9 +51,7 @@ def test_fast_forward_changes_nothing(scheduler: str, asynchronous: bool, memory
     assert quick.engines[0].steps == plain.engines[0].steps
     assert quick.engines[0].stage_busy_ns == plain.engines[0].stage_busy_ns
     assert plain.engines[0].coasted == 0
-    assert (
-        quick.engines[0].coasted > 40
-    )  # enough to compare: fewest where memory is scarce and prompts share a beginning
+    assert quick.engines[0].coasted > 80
     assert any(timeline.status == "aborted" for timeline in plain.timelines)
     if scheduler == "stock":
         assert (plain.engines[0].preemptions > 0) == bool(memory)

@@ -155,9 +155,12 @@ def test_workers_end_with_the_command(sig: signal.Signals):
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
-        workers = [int(process.stdout.readline()) for _ in range(2)]
-        process.send_signal(sig)
-        process.wait(20)
+        try:
+            workers = [int(process.stdout.readline()) for _ in range(2)]
+            process.send_signal(sig)
+            process.wait(20)
+        finally:
+            process.kill()
         deadline = time.monotonic() + 20
         while any(map(alive, workers)):
             assert time.monotonic() < deadline, f"a worker outlived {sig.name}"
