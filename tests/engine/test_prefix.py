@@ -201,3 +201,31 @@ def test_a_cache_that_cannot_be_read_costs_this_knowledge_alone(
     assert_all_answered(chat.engine)
     counters = counted(chat.engine.drain_messages())
     assert not any(key[0] in ("policy_fallbacks", "plugin_errors") for key in counters)
+
+
+@pytest.mark.parametrize("decodes", [0, 3])
+@pytest.mark.parametrize("cached", [False, True], ids=["whole", "cached"])
+def test_a_prompt_with_one_token_left_has_room_for_the_draft_that_vllm_pads_it_with(
+    config_for: Callable[..., Any], decodes: int, cached: bool
+) -> None:
+    """vLLM admits it with as many rows as a decode with drafts has, or not at all."""
+    config = config_for(budget=512, max_model_len=LENGTH, prefix_caching=True, spec_tokens=2)
+    clock, random = VirtualClock(), Random(1)
+    scheduler = make_scheduler(config, "sarathi", blocks=2000, clock=clock, policy={"cold_chunk": 1})
+    engine = Engine(scheduler, clock, linear_time(10 * MS, MS // 10), accept=lambda drafted: 0)
+    prompt = [random.randrange(3, 1000) for _ in range(scheduler.block_size + 1 if cached else 1)]
+    if cached:
+        engine.submit(clock.ns, prompt, 1, "before")
+        while engine.step():
+            pass
+    for _ in range(decodes):
+        engine.submit(clock.ns, [random.randrange(3, 1000) for _ in range(5)], 100)
+    for _ in range(20 if decodes else 0):
+        engine.step()
+
+    engine.submit(clock.ns, prompt, 1, "again")
+    for _ in range(3):
+        engine.step()
+
+    assert "again" in engine.trace.finished
+    assert engine.trace.empty <= 2, "only those after everybody has left"

@@ -14,19 +14,15 @@ from sarathi_plugin.telemetry.emission import EMPTY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sarathi_plugin.core import IntArray, StepPlan, StepTimeModel
-    from sarathi_plugin.telemetry.table import RequestTable
+    from sarathi_plugin.core import IntArray, StepPlan
+    from sarathi_plugin.engine.parts import Parts
 
 
 class Adapter:
-    """Reads and sets one vLLM scheduler. The levers it moves are put back by ``restore``.
+    """Reads and sets one vLLM scheduler. The levers it moves are put back by ``restore``."""
 
-    prefix_hits: count what the prefix cache holds of waiting prompts as computed.
-    """
-
-    def __init__(
-        self, scheduler: Any, table: RequestTable, model: StepTimeModel, *, prefix_hits: bool = True
-    ) -> None:
+    def __init__(self, scheduler: Any, parts: Parts) -> None:
+        table, policy = parts.table, parts.policy
         self._scheduler = scheduler
         self._table = table
         self._pool = scheduler.kv_cache_manager.block_pool
@@ -35,6 +31,7 @@ class Adapter:
             "max_num_active_reqs" if hasattr(scheduler, "max_num_active_reqs") else "max_num_running_reqs"
         )
         self._budget: int = scheduler.max_num_scheduled_tokens
+        self._cap = getattr(policy, "token_budget", None) or self._budget
         self._active = getattr(scheduler, self._gate)
         self._chunking = scheduler.scheduler_config.enable_chunked_prefill
         self._ahead = scheduler.scheduler_config.async_scheduling
@@ -44,11 +41,11 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self._lost_place: list[str] = []
-        self._hits = PrefixHits(scheduler, table, wanted=prefix_hits)
+        self._hits = PrefixHits(scheduler, table, wanted=getattr(policy, "prefix_hits", True))
         self.idle_turns = 0
         self.computed: list[tuple[str, int]] = []
         """Prompt chunks of the step scheduled last: (request, tokens)."""
-        self.view = StepView(model, table.tolerance)
+        self.view = StepView(parts.model, table.tolerance)
         self.view.max_tokens = self._budget
         self.view.max_requests = self._active
         self.view.max_model_tokens = scheduler.max_model_len
@@ -166,11 +163,13 @@ class Adapter:
         if self.idle_turns > 1:  # nor did the budget let anybody run: a stock step
             return self._budget
         hold_back = not self.idle_turns  # whatever a policy wants, somebody runs after an empty step
-        some = self._chosen(plan.skip_some) if plan.skip_some and hold_back else []
+        left_out = self._left_out(plan) if hold_back else []
         budget = self._budget
         if plan.budget is not None:
-            need = view.decode_tokens - sum(map(self._due_tokens, some))
-            budget = max(1, min(self._budget, max(int(plan.budget), need)))
+            need = view.decode_tokens - sum(map(self._due_tokens, left_out))
+            # vLLM pads the last token of a prompt with drafts, and admits nobody for whom there is no room for these.
+            least = min(need + 1 + scheduler.num_spec_tokens, self._cap) if plan.budget > need else 1
+            budget = min(self._budget, max(int(plan.budget), need, least))
             scheduler.max_num_scheduled_tokens = budget
         if plan.max_running is not None and hold_back:
             floor = len(scheduler.running) if self._gate == "max_num_running_reqs" else 0
@@ -181,13 +180,10 @@ class Adapter:
             self._order_running(plan.prefills)
         if plan.waiting is not None and self._reorders_waiting:
             self._order_waiting(plan.waiting)
-        if plan.skip_decodes and hold_back:
-            self._skip(self._decodes)
-            self._decodes = []  # their context does not grow: read it anew
-        elif some:
-            self._skip(some)
-            view.decode_context -= sum(request.num_computed_tokens for request in some)
-            self._decodes = []
+        if left_out:
+            self._skip(left_out)
+            view.decode_context -= sum(request.num_computed_tokens for request in left_out)
+            self._decodes = []  # the context of those does not grow: read it anew
         if plan.skip_prefills and hold_back:
             self._skip(self._prefills.values())
         return budget
@@ -227,10 +223,14 @@ class Adapter:
         queue.extend(first)
         queue.extend(rest)
 
-    def _chosen(self, places: Iterable[int]) -> list[Any]:
-        """The decodes at these places of the view's columns, which hold the tracked ones."""
+    def _left_out(self, plan: StepPlan) -> list[Any]:
+        """Decodes that a plan keeps out of the step: all, or some of the tracked, which the view's columns hold."""
+        if plan.skip_decodes:
+            return self._decodes
+        if not plan.skip_some:
+            return []
         tracked = [request for request in self._decodes if request.request_id in self._table.rows]
-        return [tracked[place] for place in dict.fromkeys(places)]
+        return [tracked[place] for place in dict.fromkeys(plan.skip_some)]
 
     def _due_tokens(self, request: Any) -> int:
         """Tokens a decode would take in this step."""

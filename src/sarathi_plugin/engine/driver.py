@@ -39,8 +39,7 @@ class Driver:
         self._clock = parts.clock
         self._journal = parts.journal
         self._live = parts.live
-        hits = getattr(parts.policy, "prefix_hits", True)
-        self._adapter = Adapter(scheduler, parts.table, parts.model, prefix_hits=hits)
+        self._adapter = Adapter(scheduler, parts)
         self._classes = {slo.name: slo for slo in parts.table.classes}
         self._in_flight: dict[int, Planned] = {}
         self._failures = 0
