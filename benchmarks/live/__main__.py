@@ -3,10 +3,11 @@
     python -m live [--repeats 5] [--requests 120] [--rates 2.5,3.5] [--best-budget N] [--scale 0.25]
         [--traffic sharegpt-like] [--capacity [REPEATS]] [--smollm2]
 
-A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25, or chats
-with documents among them (``--traffic mixed-classes``), which are promised four times the D_d and a TTFT slack of 8 s.
-The servers of all arms are up together and one is loaded at a time, in an order that rotates with every repeat. Every
-run is kept in ``out/bench-live`` and not done again; stop it when you like. On a machine that does nothing else.
+A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25; or chats
+with documents among them (``--traffic mixed-classes``), which are promised four times the D_d and a TTFT slack of 8 s;
+or turns of sessions with prefix caching (``--traffic chat-sessions`` or ``agentic``). The servers of all arms are up
+together and one is loaded at a time, in an order that rotates with every repeat. Every run is kept in
+``out/bench-live`` and not done again; stop it when you like. On a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from live.servers import (
     tiny_spec,
 )
 from live.table import compare, markdown
-from live.units import CHATS, SCALE, Store, Unit
+from live.units import CHATS, SCALE, SESSIONS, Store, Unit
 from sarathi_plugin import __version__
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
@@ -76,7 +77,11 @@ def main() -> None:
     )  # servers inherit it; the engines bind themselves to the other core
     store = Store(options.out / "runs")
     promise = tiny_promise(options.tbt_ms, options.slack_ms, options.traffic)
-    specs = {arm: tiny_spec(arm, promise, budget, options.out) for arm in ARMS if arm != BEST or budget}
+    specs = {
+        arm: tiny_spec(arm, promise, budget, options.out, options.traffic)
+        for arm in ARMS
+        if arm != BEST or budget
+    }
     bench = Bench(store)
     summary: dict[str, Any] = {
         "setting": setting(options, budget, machine),
@@ -108,7 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scale", type=float, default=SCALE, help="of the lengths of the tiny model's requests"
     )
-    parser.add_argument("--traffic", choices=(CHATS, MIXED), default=CHATS)
+    parser.add_argument("--traffic", choices=(CHATS, MIXED, *SESSIONS), default=CHATS)
     parser.add_argument(
         "--capacity",
         type=int,
@@ -171,6 +176,8 @@ def setting(options: argparse.Namespace, budget: int, machine: str) -> str:
     )
     best = f"; stock at its best budget: {budget} tokens" if budget else ""
     lengths, documents = "ShareGPT-like", ""
+    if options.traffic in SESSIONS:
+        lengths = f"{options.traffic}, prefix caching on,"
     if options.traffic == MIXED:
         lengths = "70 % chats and 30 % documents of arXiv"
         documents = (

@@ -16,6 +16,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from live.servers import CURVE, tiny_promise
+from live.units import SESSIONS
 from sarathi_plugin.search.capacity import find_capacity
 from sarathi_plugin.search.simulated import judge_simulation
 from sarathi_plugin.simulate.run import Simulation
@@ -46,7 +47,7 @@ def capacity(budget: int, seed: int, targets: Targets, scale: float, traffic: st
             max_num_seqs=64,
             max_model_len=8192,
             block_size=32,
-            enable_prefix_caching=False,
+            enable_prefix_caching=traffic in SESSIONS,
             async_scheduling=False,
         ),
         trace=trace_at(1.0),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fidelity.live import ENGINE_ARGS, ENGINE_ENV
 
-from live.units import CHATS
+from live.units import CHATS, SESSIONS
 from sarathi_plugin.config import load_curve
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass
 from sarathi_plugin.demo.arms import STOCK, sarathi_arm, server_spec, slo_for
@@ -88,9 +88,11 @@ def tiny_promise(tbt_ms: float, slack_ms: float, traffic: str) -> Promise:
     return Promise(SloClass("interactive", tbt_ns, slack_ns), CURVE, documents)
 
 
-def tiny_spec(arm: str, promise: Promise, best_budget: int, out: Path) -> ServerSpec:
+def tiny_spec(arm: str, promise: Promise, best_budget: int, out: Path, traffic: str) -> ServerSpec:
     """How to start an arm on the tiny model."""
     args = ENGINE_ARGS
+    if traffic in SESSIONS:
+        args += ("--enable-prefix-caching",)  # the last one counts
     if arm == BEST:
         args += ("--max-num-batched-tokens", str(best_budget))
     if arm in (STATIC, OURS):

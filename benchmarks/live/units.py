@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from fidelity.live import kernel_s
 
@@ -27,6 +28,9 @@ SCALE = 0.25
 """Of the lengths of the traffic, for the tiny model."""
 
 CHATS = "sharegpt-like"
+
+SESSIONS = ("chat-sessions", "agentic")
+"""Traffic whose prompts repeat what was said before: servers cache prefixes."""
 
 LAG_LIMIT_MS = 20.0
 """A run whose client sent its slowest hundredth later than this measured itself: it is marked."""
@@ -65,9 +69,12 @@ class Unit:
         return self.requests / self.rate + 15
 
     def workload(self) -> Workload:
-        """The same prompts whenever it is asked."""
+        """The same prompts whenever it is asked; at another rate, of the same lengths and other tokens.
+
+        Otherwise a server would have in its cache what a search has sent it before.
+        """
         trace = make_trace(self.traffic, rate=self.rate, count=self.requests, seed=self.seed)
-        return workload_of(trace.resized(self.scale, self.scale), self.seed)
+        return workload_of(trace.resized(self.scale, self.scale), crc32(f"{self.seed} {self.rate}".encode()))
 
 
 class Store:
