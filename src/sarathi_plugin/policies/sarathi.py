@@ -119,7 +119,8 @@ class Sarathi(Policy):
         overtakes = self.overtaking and more_urgent and starts
         # Nobody sizes a step who is kept out of it: another prompt would run in it, and take longer.
         served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
-        late_share = self._late_share(view, prompts, work_ns) if self.slo == "gap" else 0.0
+        gives = self.slo == "gap" and view.decodes
+        late_share = self._late_share(view, prompts, work_ns) if gives else 0.0
         chunk, limit, available = self._chunk(
             view, served, alone_ns, len(prompts.slots) - len(served), late_share
         )
