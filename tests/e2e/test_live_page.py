@@ -108,7 +108,8 @@ def test_a_stall_shows_on_the_page_and_in_metrics_while_it_lasts(
     assert KEY not in browser.current_url
     assert text(browser, "#state") == "live"
     assert text(browser, "#no-requests") == "No request yet."
-    with traffic(server, {"strict": 3, "standard": 1}, 300):
+    # So many tokens that no machine is done with them before the engine stalls.
+    with traffic(server, {"strict": 3, "standard": 1}, 3000):
         wait_for(lambda: document(server).json()["classes"][-1]["missed"], "the first tokens")
         (folder / "stall").touch()
         wait_for(lambda: not (folder / "stall").exists(), "the stall")
