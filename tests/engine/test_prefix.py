@@ -224,8 +224,6 @@ def test_a_prompt_with_one_token_left_has_room_for_the_draft_that_vllm_pads_it_w
         engine.step()
 
     engine.submit(clock.ns, prompt, 1, "again")
-    for _ in range(3):
-        engine.step()
+    engine.step()
 
-    assert "again" in engine.trace.finished
-    assert engine.trace.empty <= 2, "only those after everybody has left"
+    assert "again" in engine.trace.finished, "it was not in the very next step"
