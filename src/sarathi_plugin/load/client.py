@@ -115,7 +115,7 @@ class StreamingClient:
         begin_ns = sent_ns if arrival_ns is None else arrival_ns
         self.under_way[request.request_id] = self.targets.under_way(request, stream, begin_ns)
         try:
-            with self._session() as session, self._post(session, request) as response:
+            with self._session() as (session, rested), self._answer(session, request, rested) as response:
                 first_byte_ns = self._clock()
                 http_status = response.status_code
                 self._read(response, stream, sent_ns)
@@ -143,14 +143,13 @@ class StreamingClient:
         return Outcome(request, timeline, stream.text, http_status, tuple(stream.token_ids))
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[requests.Session]:
-        """A session that no other request uses, with its connection if that rested only a moment."""
-        session = self._rested()
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False
+    def _session(self) -> Iterator[tuple[requests.Session, bool]]:
+        """A session that no other request uses, and whether it brings a connection that rested only a moment."""
+        rested = self._rested()
+        session = rested or requests.Session()
+        session.trust_env = False
         try:
-            yield session
+            yield session, rested is not None
         except BaseException:
             session.close()
             raise
@@ -164,6 +163,22 @@ class StreamingClient:
                 self._idle.popleft()[0].close()
             return self._idle.pop()[0]
         return None
+
+    def _answer(
+        self, session: requests.Session, request: ScheduledRequest, rested: bool
+    ) -> requests.Response:
+        """The head of the answer. Raises _RequestError.
+
+        A server may close a rested connection in the very moment it is used again, without having read the request
+        (RFC 9112, section 9.3.1): then the request goes out once more, on a connection of its own.
+        """
+        try:
+            return self._post(session, request)
+        except _RequestError as failure:
+            if not (rested and was_reset(failure)):
+                raise
+            session.close()  # its connections; it makes new ones
+            return self._post(session, request)
 
     def _post(self, session: requests.Session, request: ScheduledRequest) -> requests.Response:
         end = self.endpoint

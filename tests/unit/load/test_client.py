@@ -215,6 +215,38 @@ def test_a_connection_closed_before_any_answer(stand_in, make_client, request_fo
     assert timeline.error.startswith("reset: ")
 
 
+def reset_the_second_time(handler):
+    """What a server does that closes a rested connection while the next request is on its way."""
+    count = handler.server.answered = getattr(handler.server, "answered", 0) + 1
+    if count == 2:
+        handler.reset()
+    else:
+        three_tokens(handler)
+
+
+def test_a_rested_connection_that_the_server_just_closed_is_replaced(stand_in, make_client, request_for):
+    server = stand_in(reset_the_second_time)
+    client = make_client(server.url)
+    assert [client.send(request_for()).timeline.status for _ in range(2)] == ["finished", "finished"]
+    assert server.answered == 3
+
+
+def test_a_server_that_breaks_off_every_request_is_asked_no_third_time(stand_in, make_client, request_for):
+    def answer_once(handler):
+        if len(handler.server.bodies) == 1:
+            three_tokens(handler)
+        else:
+            handler.reset()
+
+    server = stand_in(answer_once)
+    client = make_client(server.url)
+    assert client.send(request_for()).timeline.status == "finished"
+    timeline = client.send(request_for()).timeline
+    assert timeline.status == "error"
+    assert timeline.error.startswith("reset: ")
+    assert len(server.bodies) == 3
+
+
 def test_nobody_listens(make_client, request_for):
     timeline = make_client("http://127.0.0.1:1").send(request_for()).timeline
     assert (timeline.status, timeline.error) == ("error", "connect: Connection refused")
