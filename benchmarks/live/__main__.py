@@ -49,7 +49,7 @@ from live.table import compare, markdown
 from live.units import CHATS, SCALE, SESSIONS, Store, Unit
 from sarathi_plugin import __version__
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.load.machine import hardware
 from sarathi_plugin.workload.kinds import make_trace
 
@@ -83,14 +83,16 @@ def main() -> None:
         if arm != BEST or budget
     }
     bench = Bench(store)
+    tiny = options.repeats or options.capacity
     summary: dict[str, Any] = {
-        "setting": setting(options, budget, machine),
+        "setting": setting(options, budget, machine) if tiny else "",
         "version": __version__,
         "best_budget": budget or None,
         "comparison": compare(bench.units(comparison(options, promise), specs, promise)),
         "capacity": bench.capacity(options, specs, promise) if options.capacity else {},
-        "smollm2": smollm2(bench, options) if options.smollm2 else {},
     }
+    about, loads = smollm2(bench, options.out / "smollm2", machine) if options.smollm2 else ("", {})
+    summary |= {"smollm2_setting": about, "smollm2": loads}
     summary["runs"] = {unit.file: result for unit, result in bench.done.items()}
     options.results.mkdir(parents=True, exist_ok=True)
     publish("live", summary, markdown(summary), options.results)
@@ -210,12 +212,11 @@ def comparison(options: argparse.Namespace, promise: Promise) -> list[Unit]:
     ]
 
 
-def smollm2(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Stock's default and ours on the real model, at a load that its prefill curve sets."""
-    out = options.out / "smollm2"
+def smollm2(bench: Bench, out: Path, machine: str) -> tuple[str, dict[str, Any]]:
+    """(what was measured, in words, stock's default and ours) on the real model, at a load its prefill curve sets."""
     out.mkdir(exist_ok=True)
     promise = smollm2_promise(out, seed=0)
-    curve = promise.targets.curve
+    curve, slo = promise.targets.curve, promise.slo
     trace = make_trace(CHATS, rate=1.0, count=400, seed=0).resized(SMOLLM2_SCALE, SMOLLM2_SCALE)
     work_s = sum(curve.prefill_ns(request.prompt_tokens) for request in trace.requests) / 400 / 1e9
     rate = round(SMOLLM2_LOAD / work_s, 3)
@@ -224,7 +225,12 @@ def smollm2(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         for repeat in range(SMOLLM2_REPEATS)
         for arm in rotated((DEFAULT, OURS), repeat)
     ]
-    return compare(bench.units(units, smollm2_specs(out, promise), promise))
+    about = (
+        f"SmolLM2-135M-Instruct, vLLM on one core, client on another ({machine}); ShareGPT-like lengths x "
+        f"{SMOLLM2_SCALE:g}, open loop, {SMOLLM2_REPEATS} repeats x {SMOLLM2_REQUESTS} requests; D_d "
+        f"{slo.tbt_ns / NS_PER_MS:.0f} ms (four lone decode steps), TTFT slack {slo.ttft_slack_ns / NS_PER_MS:.0f} ms."
+    )
+    return about, compare(bench.units(units, smollm2_specs(out, promise), promise))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,10 @@ def differences(
 
 def markdown(summary: dict[str, Any]) -> str:
     """The tables for people."""
-    parts = ["# Live bench", "", summary["setting"], ""]
+    parts = ["# Live bench", ""]
+    parts += [
+        line for about in ("setting", "smollm2_setting") if summary[about] for line in (summary[about], "")
+    ]
     for title, loads in (("", summary["comparison"]), ("SmolLM2: ", summary["smollm2"])):
         for rate, load in loads.items():
             parts += [f"## {title}{rate} requests/s", "", *arms_table(load["arms"]), ""]
