@@ -210,9 +210,11 @@ def test_failures_are_timelines_each_with_its_reason(
 
 
 def test_a_connection_closed_before_any_answer(stand_in, make_client, request_for):
-    timeline = make_client(stand_in(lambda handler: handler.reset()).url).send(request_for()).timeline
+    server = stand_in(lambda handler: handler.reset())
+    timeline = make_client(server.url).send(request_for()).timeline
     assert timeline.status == "error"
     assert timeline.error.startswith("reset: ")
+    assert len(server.bodies) == 1  # a new connection says something of the server: not asked again
 
 
 def reset_the_second_time(handler):
