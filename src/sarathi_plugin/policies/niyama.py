@@ -72,7 +72,7 @@ class Niyama(Policy):
             skip_prefills=skip and chunk > 0,
             reason="a more urgent prompt waits" if skip and chunk else "",
             available_ns=None if slack is None else max(0, slack),
-            relegated=sum(view.previous_ns < row.prefill_deadline_ns < view.now_ns for row in waiting),
+            relegated=sum(view.previous_ns < row.prefill_deadline_ns <= view.now_ns for row in waiting),
         )
 
     def _key(self, row: RequestRow) -> float:

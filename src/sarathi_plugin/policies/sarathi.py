@@ -28,7 +28,7 @@ from sarathi_plugin.policies.sizing import (
     sizes_within,
     worth_saving,
 )
-from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue, work_of
+from sarathi_plugin.policies.urgency import claims_memory, loss_if_delayed, most_overdue, newly_late, work_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,9 +135,7 @@ class Sarathi(Policy):
             reason="a more urgent prompt waits" if skip else "",
             max_running=gate,
             available_ns=available,
-            relegated=int(
-                np.count_nonzero((view.previous_ns < prompts.due_ns) & (prompts.due_ns < view.now_ns))
-            ),
+            relegated=newly_late(prompts, view.previous_ns, view.now_ns),
         )
 
     @property
@@ -183,7 +181,8 @@ class Sarathi(Policy):
         wait_ns = max(1.0, self.look_ahead * float(work_ns.sum()))
         loss = loss_if_delayed(prompts, work_ns, view.now_ns, wait_ns, view.tolerance)
         # A step has a price of its own: without it the shortest prompts would always come first.
-        found: FloatArray = (work_ns + max(1, alone_ns)) / loss
+        found: FloatArray = work_ns + max(1, alone_ns)
+        found /= loss
         return found
 
     @staticmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS, RequestRow, StepView
-from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, most_overdue, work_of
+from sarathi_plugin.policies.urgency import FLOOR, loss_if_delayed, most_overdue, newly_late, work_of
 from sarathi_plugin.tolerance import RECENT, Tolerance
 from tests.unit.policies.views import (
     CLASSES,
@@ -94,6 +96,21 @@ def test_the_furthest_beyond_patience_is_found():
 
 def test_within_patience_nobody_is_helped():
     assert most_overdue(prompts_of([QUEUE[0], QUEUE[3]], CLASSES), NOW) is None
+
+
+def test_each_first_token_is_newly_late_once():
+    prompts = prompts_of([make_row(str(due), due_ms=due) for due in (-790, -20, -10, 0, 5, 190)], CLASSES)
+    moments = [NOW + ms * NS_PER_MS for ms in (-20, -10, 0, 6)]
+    assert [newly_late(prompts, *span) for span in pairwise(moments)] == [1, 1, 1]
+    assert newly_late(prompts, NOW, NOW) == 0
+
+
+def test_classes_side_by_side_lose_what_each_alone_would_lose():
+    standard = [make_row("late", due_ms=-300), make_row("early", due_ms=300)]
+    interactive = [make_row("other", slo=INTERACTIVE, due_ms=-300)]
+    apart = [*losses(*standard), *losses(*interactive)]
+    mixed = losses(standard[0], interactive[0], standard[1])
+    assert mixed[[0, 2, 1]] == pytest.approx(apart)
 
 
 TEN = [100.0] * 10
