@@ -134,7 +134,10 @@ def work_off(
     options: argparse.Namespace,
     unit: Callable[[Any], dict[str, Any]] = run,
 ) -> dict[Any, dict[str, Any]]:
-    """Results of all jobs, those from before included; shows progress. unit: what computes one, like ``run`` a Job."""
+    """Results of all jobs, in their order, those from before included; shows progress.
+
+    unit: what computes one, like ``run`` a Job.
+    """
     found = {job: result for job in jobs if (result := store.get(job)) is not None}
     missing = [job for job in jobs if job not in found]
     begin = time.monotonic()
@@ -147,7 +150,7 @@ def work_off(
             file=sys.stderr,
             flush=True,
         )
-    return found
+    return {job: found[job] for job in jobs}
 
 
 def coarse_pass(store: Store, cells: list[Cell], options: argparse.Namespace) -> dict[Cell, dict[str, float]]:

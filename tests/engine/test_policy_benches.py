@@ -55,6 +55,26 @@ def test_arms_that_differ_in_settings_alone_are_different_jobs_with_results_of_t
     assert store.get(Job("fine", BALANCED[0], arms[0], 0, 100, 2.0)) == {"capacity": 1.0}
 
 
+def test_results_are_in_the_order_of_the_jobs_whichever_ends_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from policies import __main__ as bench
+    from policies.arms import FLAGSHIP
+    from policies.cells import BALANCED
+    from policies.work import Job, Store
+
+    jobs = [Job("fine", BALANCED[0], FLAGSHIP, seed, 100, 1.0) for seed in range(4)]
+    store = Store(tmp_path)
+    store.put(jobs[2], {"capacity": 2.0})  # from before
+    backwards = lambda unit, missing, workers: [(job, unit(job)) for job in reversed(missing)]  # noqa: E731
+    monkeypatch.setattr(bench, "sweep", backwards)
+    found = bench.work_off(
+        store, jobs, "test", Namespace(workers=1), lambda job: {"capacity": float(job.seed)}
+    )
+    assert list(found) == jobs
+    assert [data["capacity"] for data in found.values()] == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_gap_figures_at_two_loads_are_kept_apart(tmp_path: Path):
     from policies.cells import BALANCED
     from policies.gap import GAP
