@@ -119,7 +119,10 @@ def simulate(
     router: Router = "least-outstanding",
     sweeps: Annotated[
         list[str] | None,
-        typer.Option("--sweep", help="KEY=A,B,C: every value of an engine argument; may repeat."),
+        typer.Option(
+            "--sweep",
+            help="KEY=A,B,C: every value of an engine argument, of sarathi.KEY or of sarathi.policy.KEY; may repeat.",
+        ),
     ] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,

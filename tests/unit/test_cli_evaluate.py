@@ -74,7 +74,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "knob of nothing": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"policy.x": {"choices": [1]}}}], "tune": {}},
-        "Arm 'ours': no knob 'policy.x'; write KEY, sarathi.KEY or sarathi.policy.KEY.",
+        "Arm 'ours', knobs: No setting 'policy.x'; write KEY, sarathi.KEY or sarathi.policy.KEY.",
     ),
     "knob without values": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_num_seqs": {"low": 1}}}], "tune": {}},

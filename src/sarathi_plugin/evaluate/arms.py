@@ -11,7 +11,7 @@ from sarathi_plugin import plugins
 from sarathi_plugin.config import CURVES, ConfigError, explain, load_curve
 from sarathi_plugin.load.targets import Targets
 from sarathi_plugin.search.serve_line import ENGINE_FLAGS, SWITCHES
-from sarathi_plugin.simulate.spec import STOCK, EngineSpec
+from sarathi_plugin.simulate.spec import STOCK, EngineSpec, with_setting
 from sarathi_plugin.steptime.profile import read_profile
 
 if TYPE_CHECKING:
@@ -90,15 +90,10 @@ def with_knobs(
     engine: Mapping[str, Any], settings: Mapping[str, Any], knobs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(engine arguments, settings of ours) with knobs set: KEY, sarathi.KEY or sarathi.policy.KEY."""
-    engine, own = dict(engine), dict(settings)
+    engine = {**engine, "sarathi": dict(settings)}
     for name, value in knobs.items():
-        parts = name.split(".")
-        if parts[0] != "sarathi":
-            engine[name] = value
-        elif parts[1] == "policy":
-            own["policy"] = {**own.get("policy", {}), parts[2]: value}
-        else:
-            own[parts[1]] = value
+        engine = with_setting(engine, name, value)
+    own = engine.pop("sarathi")
     fixed = own.get("token_budget")
     tokens = engine.get("max_num_batched_tokens") or (fixed if isinstance(fixed, int) else None)
     seqs = engine.get("max_num_seqs")

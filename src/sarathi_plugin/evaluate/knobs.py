@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.evaluate.spec import Knob
+from sarathi_plugin.simulate.spec import with_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,16 +87,10 @@ class Tuning:
 def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
     """The knobs of an arm that is tuned. Raises ConfigError when there are none by default and none are given."""
     for name in arm.knobs or ():
-        parts = name.split(".")
-        fits = (
-            len(parts) == 1
-            or (len(parts) == 2 and parts[0] == "sarathi")
-            or parts[:2] == ["sarathi", "policy"]
-        )
-        if not fits or len(parts) > 3:
-            raise ConfigError(
-                f"Arm {arm.name!r}: no knob {name!r}; write KEY, sarathi.KEY or sarathi.policy.KEY."
-            )
+        try:
+            with_setting({}, name, None)
+        except ConfigError as error:
+            raise ConfigError(f"Arm {arm.name!r}, knobs: {error}") from error
     if arm.knobs:
         return arm.knobs
     if arm.scheduler not in KNOBS:

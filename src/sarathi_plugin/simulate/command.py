@@ -16,7 +16,7 @@ from sarathi_plugin.load.curve import write_curve
 from sarathi_plugin.load.summary import summarise
 from sarathi_plugin.load.targets import Targets
 from sarathi_plugin.simulate.run import Simulation, SimulationResult, simulate
-from sarathi_plugin.simulate.spec import STOCK, EngineSpec
+from sarathi_plugin.simulate.spec import STOCK, EngineSpec, with_setting
 from sarathi_plugin.simulate.sweep import sweep
 from sarathi_plugin.simulate.targets import prefill_curve
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile
@@ -131,12 +131,9 @@ def variants(wanted: Wanted) -> list[tuple[str, EngineSpec]]:
         axes.append([(key, yaml.safe_load(value)) for value in values.split(",")])
     found = []
     for chosen in itertools.product(*axes):
-        data = base | {key: value for key, value in chosen if "." not in key}
+        data = base
         for key, value in chosen:
-            if key.startswith("sarathi."):
-                data["sarathi"] = {**data.get("sarathi", {}), key.removeprefix("sarathi."): value}
-            elif "." in key:
-                raise ConfigError(f"Only settings of the plugin are nested (sarathi.KEY), not {key!r}.")
+            data = with_setting(data, key, value)
         try:
             engine = EngineSpec.model_validate(data)
         except ValidationError as error:

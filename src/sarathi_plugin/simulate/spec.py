@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sarathi_plugin.config import ConfigError, Settings, Strict, make_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sarathi_plugin.steptime.profile import StepTimeProfile
 
 STOCK = "stock"
@@ -103,3 +105,21 @@ def default_batched_tokens(profile: StepTimeProfile) -> int:
     """
     large = profile.memory_bytes >= 70 * 2**30 and "a100" not in profile.hardware.lower()
     return 8192 if large else 2048
+
+
+def with_setting(engine: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The fields of an EngineSpec with one set: KEY, sarathi.KEY or sarathi.policy.KEY. Raises ConfigError."""
+    first, *inner = path.split(".")
+    if not inner:
+        return {**engine, first: value}
+    if first != "sarathi" or not all(inner) or inner[:-1] not in ([], ["policy"]):
+        raise ConfigError(f"No setting {path!r}; write KEY, sarathi.KEY or sarathi.policy.KEY.")
+    inside, last = [first, *inner[:-1]], inner[-1]
+    changed = target = dict(engine)
+    for name in inside:
+        held = target.get(name) or {}
+        if not isinstance(held, dict):
+            raise ConfigError(f"{name} holds settings (KEY: VALUE), not {held!r}.")
+        target[name] = target = dict(held)
+    target[last] = value
+    return changed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
-from sarathi_plugin.simulate.spec import EngineSpec, Speculation, default_batched_tokens
+from sarathi_plugin.simulate.spec import EngineSpec, Speculation, default_batched_tokens, with_setting
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile
 
 
@@ -173,3 +174,35 @@ def test_a_bad_spec_is_refused_in_one_sentence(data: dict[str, Any], complaint: 
 
 def test_drafts_cost_nothing_unless_told():
     assert Speculation(tokens=3, acceptance=0.7).draft_s == 0
+
+
+def test_one_setting_is_set_at_any_depth_and_what_it_stands_on_stays():
+    base = {"scheduler": "sarathi", "sarathi": {"tbt_ms": 50, "policy": {"tiles": False}}}
+    deeper = with_setting(base, "sarathi.policy.look_ahead", 0.2)
+    assert deeper["sarathi"] == {"tbt_ms": 50, "policy": {"tiles": False, "look_ahead": 0.2}}
+    assert with_setting(base, "sarathi.slo", "gap")["sarathi"] == {**base["sarathi"], "slo": "gap"}
+    assert with_setting({}, "sarathi.policy.cap", 256) == {"sarathi": {"policy": {"cap": 256}}}
+    assert with_setting(base, "max_num_seqs", 8) == {**base, "max_num_seqs": 8}
+    assert base == {"scheduler": "sarathi", "sarathi": {"tbt_ms": 50, "policy": {"tiles": False}}}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "policy.tiles",
+        "sarathi.",
+        "sarathi.policy.",
+        "sarathi.classes.batch.tbt_ms",
+        "sarathi.slo.gap",
+        ".slo",
+    ],
+)
+def test_a_path_to_nothing_is_refused(path: str):
+    with pytest.raises(ConfigError, match=re.escape(f"No setting {path!r}; write KEY")):
+        with_setting({}, path, 1)
+
+
+def test_settings_that_are_none_are_refused_and_missing_ones_are_no_hindrance():
+    assert with_setting({"sarathi": None}, "sarathi.slo", "gap") == {"sarathi": {"slo": "gap"}}
+    with pytest.raises(ConfigError, match=re.escape("sarathi holds settings (KEY: VALUE), not 'gap'.")):
+        with_setting({"sarathi": "gap"}, "sarathi.slo", "gap")
