@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import importlib.util
 import random
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,15 @@ def test_a_plan_is_sound_on_any_view(policy: Policy):
         assert plan.limit
         assert plan.prefills is None or is_selection(plan.prefills, view.prefills)
         assert plan.waiting is None or is_selection(plan.waiting, view.waiting)
+
+
+def test_the_docs_explain_every_limit_there_is_and_no_other():
+    page = (Path(__file__).parents[3] / "docs/policies.md").read_text()
+    table = page.split("## What bounds a step")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    explained = {name for row in rows[1:] for name in re.findall("`(.+?)`", row)}
+    found = {policy.plan(view).limit for policy in VARIANTS.values() for view in RANDOM_VIEWS}
+    assert explained == found | {"untracked"}  # no prompt of a view here is without a row
 
 
 @each_policy
