@@ -130,6 +130,8 @@ def test_work_counts_attention_and_what_decodes_take_of_every_step():
     steep = LinearModel(pair_ms=1e-4)
     looked = work(make_view((), rows[:1], rows[1:], model=steep), rows)
     assert looked / NS_PER_MS == pytest.approx([50 + 37.5, 100 + 50])
+    both = work(make_view(TEN, rows[:1], rows[1:], model=steep), rows)
+    assert both / NS_PER_MS == pytest.approx([87.5 / 0.8, 150 / 0.8])
 
 
 def test_decodes_that_leave_no_room_do_not_make_work_endless():
