@@ -76,6 +76,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"policy.x": {"choices": [1]}}}], "tune": {}},
         "Arm 'ours', knobs: No setting 'policy.x'; write KEY, sarathi.KEY or sarathi.policy.KEY.",
     ),
+    "knob of everything": (
+        {"arms": [STOCK, OURS | {"tune": True, "knobs": {"sarathi": {"choices": [1]}}}], "tune": {}},
+        "Arm 'ours', knobs: sarathi is no setting; write sarathi.KEY.",
+    ),
     "knob without values": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_num_seqs": {"low": 1}}}], "tune": {}},
         "give choices, or low and high.",

@@ -91,6 +91,8 @@ def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
             with_setting({}, name, None)
         except ConfigError as error:
             raise ConfigError(f"Arm {arm.name!r}, knobs: {error}") from error
+        if name == "sarathi":
+            raise ConfigError(f"Arm {arm.name!r}, knobs: sarathi is no setting; write sarathi.KEY.")
     if arm.knobs:
         return arm.knobs
     if arm.scheduler not in KNOBS:

@@ -61,7 +61,7 @@ def loss_if_delayed(
     short to forgive the misses added.
     """
     late_ns = now_ns - prompts.due_ns + work_ns
-    there = [0] if len(tolerance.slos) == 1 else np.bincount(prompts.slo_index).nonzero()[0].tolist()
+    there = np.bincount(prompts.slo_index).nonzero()[0].tolist()
     if len(there) == 1:
         return _loss_of_class(late_ns, there[0], wait_ns, tolerance)
     found = np.empty(len(work_ns))
@@ -76,10 +76,10 @@ def _loss_of_class(late: FloatArray, index: int, wait_ns: float, tolerance: Tole
     slo = tolerance.slos[index]
     step = int(min(max(round(2 * math.log2(wait_ns / slo.tbt_ns)), OCTAVES[0]), OCTAVES[1]))
     late /= slo.tbt_ns
+    loss = tolerance.added_loss(index, step).take(np.ceil(late).astype(np.int64), mode="clip")
     early = (late <= 0).nonzero()[0]
-    sooner = np.exp(late.take(early) / 2 ** (step / 2)) if len(early) else None
-    loss = tolerance.added_loss(index, step).take(np.ceil(late, out=late).astype(np.int64), mode="clip")
-    if sooner is not None:
+    if len(early):
+        sooner = np.exp(late.take(early) / 2 ** (step / 2))
         loss[early] = sooner * tolerance.expected_loss(index, step)[1]
     loss *= slo.importance
     loss += FLOOR

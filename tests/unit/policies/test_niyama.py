@@ -95,3 +95,9 @@ def test_it_asks_the_model_it_is_given():
     slow = LinearModel(token_ms=1.0)
     view = make_view([200.0] * 10, LONG, model=slow, **AMPLE)
     assert NIYAMA.plan(view).budget == 128
+
+
+def test_a_waiting_prompt_is_counted_as_relegated_in_the_plan_in_which_it_is_due():
+    waiting = [make_row(str(due), due_ms=due) for due in (-30, -10, 0, 5)]
+    plans = [NIYAMA.plan(make_view([100.0], (), waiting, previous_ms=previous)) for previous in (-20, -10)]
+    assert [plan.relegated for plan in plans] == [2, 1]
