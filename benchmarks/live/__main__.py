@@ -1,7 +1,7 @@
 """The policies on real servers: stock vLLM at its default and at its best budget, Sarathi-Serve, ours.
 
     python -m live [--repeats 5] [--requests 120] [--rates 2.5,3.5] [--best-budget N] [--scale 0.25]
-        [--traffic sharegpt-like] [--capacity [REPEATS]] [--smollm2]
+        [--traffic sharegpt-like] [--capacity [REPEATS]] [--smollm2 [REPEATS]]
 
 A tiny model with one core for the engine and one for the client; open loop, ShareGPT-like lengths times 0.25; or chats
 with documents among them (``--traffic mixed-classes``), which are promised four times the D_d and a TTFT slack of 8 s;
@@ -56,7 +56,7 @@ from sarathi_plugin.workload.kinds import make_trace
 SMOLLM2_SCALE, SMOLLM2_LOAD = 0.1, 0.4
 """Of the lengths; and the share of the time for which the prompts alone would keep the engine busy."""
 
-SMOLLM2_REPEATS, SMOLLM2_REQUESTS = 3, 40
+SMOLLM2_REQUESTS = 40
 
 
 def main() -> None:
@@ -91,7 +91,9 @@ def main() -> None:
         "comparison": compare(bench.units(comparison(options, promise), specs, promise)),
         "capacity": bench.capacity(options, specs, promise) if options.capacity else {},
     }
-    about, loads = smollm2(bench, options.out / "smollm2", machine) if options.smollm2 else ("", {})
+    about, loads = (
+        smollm2(bench, options.smollm2, options.out / "smollm2", machine) if options.smollm2 else ("", {})
+    )
     summary |= {"smollm2_setting": about, "smollm2": loads}
     summary["runs"] = {unit.file: result for unit, result in bench.done.items()}
     options.results.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,15 @@ def parse() -> argparse.Namespace:
         metavar="REPEATS",
         help="fluid capacity at 95 %%, by bisection",
     )
-    parser.add_argument("--smollm2", action="store_true", help="the real model too")
+    parser.add_argument(
+        "--smollm2",
+        type=int,
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="REPEATS",
+        help=f"the real model too, {SMOLLM2_REQUESTS} requests a run",
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench-live"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -134,7 +144,7 @@ def parse() -> argparse.Namespace:
     if (
         min(*options.rates, options.scale) <= 0
         or options.requests < 1
-        or min(options.repeats, options.capacity) < 0
+        or min(options.repeats, options.capacity, options.smollm2) < 0
     ):
         parser.error("rates, scale and requests must be above zero, repeats not below")
     if options.requests / min(options.rates) > 900:
@@ -212,7 +222,7 @@ def comparison(options: argparse.Namespace, promise: Promise) -> list[Unit]:
     ]
 
 
-def smollm2(bench: Bench, out: Path, machine: str) -> tuple[str, dict[str, Any]]:
+def smollm2(bench: Bench, repeats: int, out: Path, machine: str) -> tuple[str, dict[str, Any]]:
     """(what was measured, in words, stock's default and ours) on the real model, at a load its prefill curve sets."""
     out.mkdir(exist_ok=True)
     promise = smollm2_promise(out, seed=0)
@@ -222,12 +232,12 @@ def smollm2(bench: Bench, out: Path, machine: str) -> tuple[str, dict[str, Any]]
     rate = round(SMOLLM2_LOAD / work_s, 3)
     units = [
         Unit("smollm2", arm, rate, repeat, 9000 + repeat, SMOLLM2_REQUESTS, SMOLLM2_SCALE, promise.key)
-        for repeat in range(SMOLLM2_REPEATS)
+        for repeat in range(repeats)
         for arm in rotated((DEFAULT, OURS), repeat)
     ]
     about = (
         f"SmolLM2-135M-Instruct, vLLM on one core, client on another ({machine}); ShareGPT-like lengths x "
-        f"{SMOLLM2_SCALE:g}, open loop, {SMOLLM2_REPEATS} repeats x {SMOLLM2_REQUESTS} requests; D_d "
+        f"{SMOLLM2_SCALE:g}, open loop, {repeats} repeats x {SMOLLM2_REQUESTS} requests; D_d "
         f"{slo.tbt_ns / NS_PER_MS:.0f} ms (four lone decode steps), TTFT slack {slo.ttft_slack_ns / NS_PER_MS:.0f} ms."
     )
     return about, compare(bench.units(units, smollm2_specs(out, promise), promise))
