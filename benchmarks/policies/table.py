@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from policies.arms import BASELINES, FIXED, FLAGSHIP, NIYAMA, default_arm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from policies.cells import Cell
 
@@ -53,8 +53,11 @@ def paired(ours: Seeds, theirs: Seeds) -> dict[str, float | None] | None:
         for seed in ours
         if theirs[seed]["capacity"] > 0 and ours[seed]["capacity"] > 0
     ]
-    if len(logs) < len(ours):
-        return None
+    return None if len(logs) < len(ours) else interval_of(logs)
+
+
+def interval_of(logs: Sequence[float]) -> dict[str, float | None]:
+    """Of logarithms of paired ratios, at least one and at most ten: geometric mean, 95 % interval (None of one)."""
     mean = statistics.fmean(logs)
     if len(logs) == 1:
         return {"ratio": round(math.exp(mean), 4), "low": None, "high": None}
