@@ -161,13 +161,17 @@ class StepView:
     waits: how long recent first tokens took. gaps: how many gaps were late, where that is counted (gap mode).
     previous_empty: the last plan scheduled nothing although there was work and nothing was in flight; whatever this
     plan holds back then runs all the same.
+    resting: waiting requests (their ids) to which steps were left a moment ago without one coming in: their grammar is
+    not ready, their LoRA adapter has no room, vLLM is paused. A plan that leaves out those under way for one is not
+    followed.
     """
 
     __slots__ = (
         "block_size", "decode_context", "decode_deadline_ns", "decode_tbt_ns", "decode_tokens", "decodes",
-        "free_at_ns", "free_blocks", "gaps", "load_need", "load_prompts", "load_row", "load_waiting",
-        "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns", "prefills",
-        "previous_empty", "previous_ns", "step", "tolerance", "total_blocks", "waiting_count", "waits",
+        "free_at_ns", "free_blocks", "gaps", "load_need", "load_overtake", "load_prompts", "load_row",
+        "load_waiting", "max_model_tokens", "max_requests", "max_tokens", "min_decode_tbt_ns", "model", "now_ns",
+        "prefills", "previous_empty", "previous_ns", "resting", "step", "tolerance", "total_blocks",
+        "waiting_count", "waits",
     )  # fmt: skip
 
     def __init__(self, model: StepTimeModel, tolerance: Tolerance) -> None:
@@ -192,10 +196,12 @@ class StepView:
         self.load_prompts: Callable[[], Prompts]
         self.load_row: Callable[[int], RequestRow]
         self.load_need: Callable[[RequestRow], int]
+        self.load_overtake: Callable[[RequestRow], bool] = lambda _row: True
         self.free_blocks = 0
         self.total_blocks = 0
         self.block_size = 1
         self.previous_empty = False
+        self.resting: frozenset[str] = frozenset()
         self.waits: Waits
         self.gaps: GapCount | None = None
 
@@ -206,7 +212,10 @@ class StepView:
 
     @property
     def waiting(self) -> Sequence[RequestRow]:
-        """Requests not yet admitted, in queue order. Built on demand: reading it costs time per waiting request."""
+        """Requests not yet admitted, in queue order. Built on demand: reading it costs time per waiting request.
+
+        While prompts are under way, without the ``resting``.
+        """
         return self.load_waiting()
 
     @property
@@ -221,6 +230,13 @@ class StepView:
     def blocks_needed(self, row: RequestRow) -> int:
         """KV blocks that admitting a waiting request would take from the free ones; a lookup as long as its prompt."""
         return self.load_need(row)
+
+    def may_overtake(self, row: RequestRow) -> bool:
+        """Whether a waiting request would come in first if the prompts under way were left out of this step.
+
+        Under vLLM's priority policy only the first of the queue, when nobody under way has a higher priority.
+        """
+        return row.request_id not in self.resting and self.load_overtake(row)
 
     @property
     def has_prefill_work(self) -> bool:
@@ -238,11 +254,12 @@ class StepPlan:
     """What one step may do. The default plan is stock vLLM: no lever touched.
 
     budget: most tokens the step may carry; raised to the decodes' need, with drafts by so many as one more decode
-    may take unless ``token_budget`` forbids it, and cut to the engine's limit; None leaves the engine's own. limit:
-    what bound the budget, for the metrics. prefills: running prompts in the order in which they get budget (those
-    left out follow, in arrival order); None keeps the engine's order of everything. waiting: admission order of the
-    queue, most urgent first; None keeps it. skip_decodes, skip_prefills: leave out for this step only, with
-    ``reason``; skip_some: the same for some of the decodes, by their places in ``StepView.decode_deadline_ns``.
+    may take unless ``token_budget`` forbids it, to a whole block for a hybrid model, and cut to the engine's limit;
+    None leaves the engine's own. limit: what bound the budget, for the metrics. prefills: running prompts in the order
+    in which they get budget (those left out follow, in arrival order); None keeps the engine's order of everything.
+    waiting: admission order of the queue, most urgent first; None keeps it. skip_decodes, skip_prefills: leave out for
+    this step only, with ``reason`` (skip_prefills for the first of ``waiting``, if it ``StepView.may_overtake``);
+    skip_some: the same for some of the decodes, by their places in ``StepView.decode_deadline_ns``.
     max_running: admit nobody beyond so many running requests. whole_prompts: never split a prompt. available_ns:
     time the plan may take, for the record. relegated: requests stepped back in this plan that were not before.
     """

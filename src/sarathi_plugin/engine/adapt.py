@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import filterfalse, islice
+from itertools import chain, filterfalse, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sarathi_plugin.core import Prompts, RequestRow, StepShape, StepView
+from sarathi_plugin.engine.admission import Admission
 from sarathi_plugin.engine.prefix import PrefixHits
+from sarathi_plugin.engine.scheduled import Scheduled
 from sarathi_plugin.telemetry.emission import EMPTY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sarathi_plugin.core import IntArray, StepPlan
     from sarathi_plugin.engine.parts import Parts
@@ -36,15 +38,22 @@ class Adapter:
         self._chunking = scheduler.scheduler_config.enable_chunked_prefill
         self._ahead = scheduler.scheduler_config.async_scheduling
         self._decodes: list[Any] = []
+        self._tracked: list[Any] = []
+        """Of the decodes those with a row: as long as ``_slots``."""
         self._slots: IntArray = EMPTY
         self._tbt_ns: IntArray = EMPTY
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
-        self._lost_place: list[str] = []
         self._hits = PrefixHits(scheduler, table, wanted=getattr(policy, "prefix_hits", True))
+        self._admission = Admission(scheduler, reorders=self._reorders_waiting)
+        self._scheduled = Scheduled(scheduler, table, self._hits, self._admission)
+        self._left_to: Sequence[RequestRow] = ()
+        """Waiting requests to which the step just planned is left, without the prompts under way."""
+        # Where a request decodes only in every so many steps, its context does not grow by one with each.
+        self._every_step = (
+            getattr(scheduler, "decode_stagger", 1) == 1 and getattr(scheduler, "pp_size", 1) == 1
+        )
         self.idle_turns = 0
-        self.computed: list[tuple[str, int]] = []
-        """Prompt chunks of the step scheduled last: (request, tokens)."""
         self.view = StepView(parts.model, table.tolerance)
         self.view.max_tokens = self._budget
         self.view.max_requests = self._active
@@ -57,10 +66,21 @@ class Adapter:
         self.view.load_prompts = self._load_prompts
         self.view.load_row = table.row_at
         self.view.load_need = self._hits.blocks_needed
+        self.view.load_overtake = self._may_overtake
 
     def came(self, request_id: str) -> None:
         """A tracked request arrived."""
         self._hits.came(request_id)
+
+    def left(self, request_id: str) -> None:
+        """A request ended, or a turn of a session did, whose next one has another row."""
+        self._scheduled.forget(request_id)
+        self._decodes = []
+
+    @property
+    def computed(self) -> list[tuple[str, int]]:
+        """Prompt chunks of the step scheduled last: (request, tokens)."""
+        return self._scheduled.computed
 
     def fill(self, now_ns: int, free_at_ns: int) -> StepView:
         """Bring the view up to date with the scheduler, before a step."""
@@ -76,6 +96,8 @@ class Adapter:
         view.prefills = self._prefill_rows(prefills)
         view.waiting_count = len(scheduler.waiting) + len(getattr(scheduler, "kv_holding_waiting", ()))
         view.free_blocks = self._pool.get_num_free_blocks()
+        view.resting = self._admission.resting(view.step)
+        self._left_to = ()
         self._fill_decodes(decodes)
         return view
 
@@ -104,13 +126,15 @@ class Adapter:
         view, table = self.view, self._table
         if decodes != self._decodes:  # by identity: in steady state the batch is the same list of requests
             self._decodes = decodes
-            rows = [table.rows.get(request.request_id) for request in decodes]
-            self._slots = np.array([row.slot for row in rows if row is not None], np.int64)
+            self._tracked = [request for request in decodes if request.request_id in table.rows]
+            self._slots = np.array([table.rows[r.request_id].slot for r in self._tracked], np.int64)
             self._tbt_ns = table.tbt_ns[self._slots]
             self._min_tbt_ns = int(self._tbt_ns.min()) if len(self._tbt_ns) else 0
             view.decode_context = sum([request.num_computed_tokens for request in decodes])
-        else:
+        elif self._every_step:
             view.decode_context += view.decodes  # each computed one token since
+        else:
+            view.decode_context = sum([request.num_computed_tokens for request in decodes])
         view.decodes = len(decodes)
         view.min_decode_tbt_ns = self._min_tbt_ns or 1
         if self._scheduler.num_spec_tokens:
@@ -127,12 +151,9 @@ class Adapter:
 
     def _count_steps_in_flight(self) -> None:
         """Async scheduling: this step yields the token after the ones in flight."""
-        view, tracked = self.view, self._table.rows
+        view = self.view
         per_step = 1 + self._scheduler.num_spec_tokens
-        pending = np.array(
-            [-(-r.num_output_placeholders // per_step) for r in self._decodes if r.request_id in tracked],
-            np.int64,
-        )
+        pending = np.array([-(-r.num_output_placeholders // per_step) for r in self._tracked], np.int64)
         # A token in flight that comes late restarts its schedule when it comes: when the steps in flight end.
         base = np.where(
             pending > 0, np.maximum(view.decode_deadline_ns, view.free_at_ns), view.decode_deadline_ns
@@ -144,7 +165,7 @@ class Adapter:
         rows, prompts = [], self._table.prompts
         for request in self._scheduler.waiting:
             row = self._table.rows.get(request.request_id)
-            if row is not None:
+            if row is not None and not (self._prefills and row.request_id in self.view.resting):
                 if not prompts.waits(row.slot):
                     row.computed_tokens = 0
                 row.total_tokens = request.num_tokens
@@ -152,8 +173,7 @@ class Adapter:
         return rows
 
     def _load_prompts(self) -> Prompts:
-        if self._lost_place:
-            self._note_preempted(())
+        self._scheduled.look_again()
         self._hits.refresh()
         return self._table.prompts.take(self.view.prefills)
 
@@ -169,6 +189,9 @@ class Adapter:
             need = view.decode_tokens - sum(map(self._due_tokens, left_out))
             # vLLM pads the last token of a prompt with drafts, and admits nobody for whom there is no room for these.
             least = min(need + 1 + scheduler.num_spec_tokens, self._cap) if plan.budget > need else 1
+            if plan.budget > need and getattr(scheduler, "need_mamba_block_aligned_split", False):
+                # vLLM cuts the chunks of hybrid models down to whole blocks: a smaller one computes nothing.
+                least = need + scheduler.cache_config.block_size
             budget = min(self._budget, max(int(plan.budget), need, least))
             scheduler.max_num_scheduled_tokens = budget
         if plan.max_running is not None and hold_back:
@@ -184,9 +207,24 @@ class Adapter:
             self._skip(left_out)
             view.decode_context -= sum(request.num_computed_tokens for request in left_out)
             self._decodes = []  # the context of those does not grow: read it anew
-        if plan.skip_prefills and hold_back:
-            self._skip(self._prefills.values())
+        if plan.skip_prefills and hold_back and self._prefills:
+            self._leave_to(plan.waiting)
         return budget
+
+    def _leave_to(self, rows: Sequence[RequestRow] | None) -> None:
+        """Leave the prompts under way out, for these that wait (None: for the queue as it is)."""
+        if rows is None:
+            queues = (getattr(self._scheduler, "kv_holding_waiting", ()), self._scheduler.waiting)
+            queued = [self._table.rows.get(request.request_id) for request in chain(*queues)]
+            rows = [row for row in queued if row is not None]
+        first = rows[0] if rows else None
+        if first is None or first.request_id in self.view.resting or not self._may_overtake(first):
+            return
+        self._left_to = rows
+        self._skip(self._prefills.values())
+
+    def _may_overtake(self, row: RequestRow) -> bool:
+        return self._admission.may_overtake(row, self._prefills.values())
 
     def note_turn(self, *, idle: bool) -> None:
         """Tell whether the step just scheduled left the engine idle although there was work."""
@@ -229,8 +267,7 @@ class Adapter:
             return self._decodes
         if not plan.skip_some:
             return []
-        tracked = [request for request in self._decodes if request.request_id in self._table.rows]
-        return [tracked[place] for place in dict.fromkeys(plan.skip_some)]
+        return [self._tracked[place] for place in dict.fromkeys(plan.skip_some)]
 
     def _due_tokens(self, request: Any) -> int:
         """Tokens a decode would take in this step."""
@@ -246,49 +283,9 @@ class Adapter:
         for request in requests:
             request.next_decode_eligible_step = max(eligible, request.next_decode_eligible_step)
 
-    def shape_of(self, output: Any, now_ns: int) -> tuple[StepShape, int]:
+    def shape_of(self, output: Any) -> tuple[StepShape, int]:
         """(what vLLM scheduled, number of prompt chunks in it), read after ``schedule``."""
-        scheduled = output.num_scheduled_tokens
-        requests, rows = self._scheduler.requests, self._table.rows
-        fresh = [data.req_id for data in output.scheduled_new_reqs]
-        fresh += output.scheduled_cached_reqs.resumed_req_ids
-        tokens = 0
-        pairs = 0.0
-        self.computed = []
-        for request_id in [*self._prefills, *fresh]:
-            count = scheduled.get(request_id, 0)
-            if not count:
-                continue
-            before = requests[request_id].num_computed_tokens - count
-            self.computed.append((request_id, count))
-            tokens += count
-            pairs += count * (before + count / 2)
-            row = rows.get(request_id)
-            if row is not None:
-                self._table.prompts.leave(row.slot)
-                if row.scheduled_ns is None:
-                    row.scheduled_ns = now_ns
-        if output.preempted_req_ids:
-            self._note_preempted(output.preempted_req_ids)
-        chunks = len(self.computed)
-        decodes = len(scheduled) - chunks
-        context = self.view.decode_context if decodes else 0
-        return StepShape(decodes, output.total_num_scheduled_tokens - tokens, context, tokens, pairs), chunks
-
-    def _note_preempted(self, request_ids: Iterable[str]) -> None:
-        """Requests that lost their place wait again, with all they have to compute, until they have a place.
-
-        A token that was in flight when its request lost its place still comes: those before are looked at again.
-        """
-        rows, requests, prompts = self._table.rows, self._scheduler.requests, self._table.prompts
-        request_ids = set(request_ids)
-        before = [name for name in self._lost_place if name in rows and prompts.waits(rows[name].slot)]
-        lost = dict.fromkeys([*before, *sorted(request_ids)])
-        self._lost_place = [name for name in lost if name in rows and name in requests]
-        for name in self._lost_place:
-            row = rows[name]
-            row.total_tokens, row.preempted = requests[name].num_tokens, True
-            if name in request_ids:
-                row.computed_tokens = 0
-                self._hits.came(name)
-            prompts.wait(row)
+        found = self._scheduled.shape_of(output, self.view, self._prefills)
+        if self._left_to and not self.computed:
+            self._admission.in_vain(self._left_to, self.view.step)
+        return found

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sarathi_plugin.core import NS_PER_S, SloClass, StepPlan
+from sarathi_plugin.core import StepPlan
 from sarathi_plugin.engine.adapt import Adapter
 from sarathi_plugin.engine.log import FLUSH_NS, StepLog
-from sarathi_plugin.engine.parts import Parts, Planned, status_of
+from sarathi_plugin.engine.parts import Parts, Planned
+from sarathi_plugin.engine.roster import Roster
 from sarathi_plugin.engine.tokens import TokenTaker
 from sarathi_plugin.plugins import MAX_FAILURES
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.core import StepTimeModel
     from sarathi_plugin.policies.base import Policy
-    from sarathi_plugin.records import RequestStatus
     from sarathi_plugin.telemetry.buffer import Message
 
 logger = logging.getLogger(__name__)
@@ -35,18 +35,17 @@ class Driver:
         self._table = parts.table
         self._buffer = parts.buffer
         self._log = StepLog(parts.model, parts.observers, self._failed)
-        self._default_class = parts.default_class
         self._clock = parts.clock
         self._journal = parts.journal
         self._live = parts.live
         self._adapter = Adapter(scheduler, parts)
-        self._classes = {slo.name: slo for slo in parts.table.classes}
         self._in_flight: dict[int, Planned] = {}
         self._failures = 0
         self._complained: set[str] = set()
         self._policy_ns = 0
         self._plan, self._budget, self._fallback = STOCK, 0, False
         self._tokens = TokenTaker(parts.table, speculates=bool(scheduler.num_spec_tokens))
+        self._roster = Roster(scheduler, parts, self._log, self, self._failed)
 
     def now_ns(self) -> int:
         """The driver's monotonic clock."""
@@ -57,64 +56,24 @@ class Driver:
         self._model = self._adapter.view.model = model
         self._log.model = model
 
-    # -- requests ---------------------------------------------------------------------------------------------
-
     def add(self, request: Any) -> None:
-        """A request arrived: its SLO class, and its arrival on the monotonic clock."""
-        try:
-            if request.request_id in self._table.rows or request.sampling_params is None:
-                return
-            now, wall = self._clock.monotonic_ns(), self._clock.wall()
-            if self._journal:
-                self._journal.arrived(request, now, wall)
-            waited = max(0.0, wall - request.arrival_time)
-            row = self._table.add(
-                request.request_id,
-                self._class_of(request),
-                now - int(waited * NS_PER_S),
-                request.num_prompt_tokens,
-                request.max_tokens,
-            )
-            if row is None:
-                self._buffer.add("untracked_requests", 1)
-                return
-            self._adapter.came(request.request_id)
-            if self._live:
-                self._live.arrived(row)
-                self._log.later(self._live.binder(row))
-        except Exception:
-            self._failed("tracking a new request")
+        """A request arrived."""
+        self._roster.add(request)
 
-    def _class_of(self, request: Any) -> SloClass:
-        name = (request.sampling_params.extra_args or {}).get("slo_class")
-        if name is None:
-            return self._default_class
-        found = self._classes.get(name) if isinstance(name, str) else None
-        if found is None:
-            self._buffer.add("unknown_slo_class", 1)
-            return self._default_class
-        return found
+    def came(self, request_id: str) -> None:
+        """A tracked request waits."""
+        self._adapter.came(request_id)
+
+    def left(self, request_id: str) -> None:
+        """One is tracked no longer."""
+        self._adapter.left(request_id)
+        self._tokens.forget()
 
     def finished(self, request_ids: Iterable[str] | None, status: Any) -> None:
         """Requests ended from outside: aborted, failed, or everything at once (None). status: vLLM's."""
-        now = self._clock.monotonic_ns()
-        if self._journal:
-            self._journal.left(request_ids, status, now)
-        if request_ids is None:
-            request_ids = list(self._table.rows)
-        for request_id in request_ids:
-            self._leave(request_id, status_of(str(status.get_finished_reason(status))), now)
+        self._roster.finished(request_ids, status)
         if not self._table.rows:  # no further step may come
             self._log.flush()
-
-    def _leave(self, request_id: str, status: RequestStatus, now_ns: int) -> None:
-        try:
-            outcome = self._table.remove(request_id, status, now_ns)
-            if outcome is not None:
-                self._tokens.forget()
-                self._log.request(self._table.timeline(outcome), outcome)
-        except Exception:
-            self._failed("tracking the end of a request")
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -156,7 +115,7 @@ class Driver:
             self._journal.scheduled(output, self._adapter.view.now_ns)
         try:
             view, plan = self._adapter.view, self._plan
-            shape, chunks = self._adapter.shape_of(output, view.now_ns)
+            shape, chunks = self._adapter.shape_of(output)
             empty = not output.total_num_scheduled_tokens
             work = bool(view.running or view.waiting_count) and not output.preempted_req_ids
             busy = any(planned.shape.kind != "empty" for planned in self._in_flight.values())
@@ -212,7 +171,7 @@ class Driver:
         except Exception:
             self._failed("measuring a step")
         for out in last:
-            self._leave(out.request_id, status_of(str(out.finish_reason)), now_ns)
+            self._roster.ended(out, now_ns)
         idle = not (self._scheduler.running or self._scheduler.waiting)
         if idle or self._log.due(now_ns):
             self._log.flush()
@@ -280,9 +239,10 @@ class Driver:
 
     def _policy_failed(self) -> None:
         self._failures += 1
-        if self._failures == 1:
+        if "planning" not in self._complained:
+            self._complained.add("planning")
             logger.exception("The scheduling policy failed; stock decisions for this step.")
-        if self._failures >= MAX_FAILURES:
+        if self._failures >= MAX_FAILURES and self._policy is not None:
             self._policy = None
             self._buffer.set("policy_enabled", 0)
             logger.error("The scheduling policy is switched off after %d failures in a row.", self._failures)

@@ -92,7 +92,14 @@ class StepLog:
         step matters to it.
         """
         late = now_ns - self._flushed_ns >= FLUSH_NS
-        return late or len(self._pending) >= FLUSH_LENGTH or not self.model.ready
+        return late or len(self._pending) >= FLUSH_LENGTH or not self._ready()
+
+    def _ready(self) -> bool:
+        try:
+            return self.model.ready
+        except Exception:
+            self._failed("asking whether the model is ready")
+            return True
 
     def flush(self) -> None:
         """Hand what has gathered to model and observers."""

@@ -44,6 +44,10 @@ class PrefixHits:
         if self._on:
             self._new[request_id] = None
 
+    def gone(self, request_id: str) -> None:
+        """A request waits no longer."""
+        self._new.pop(request_id, None)
+
     def refresh(self) -> None:
         """Bring the rows of some that came since, and of a few others, up to date."""
         if not self._on:
@@ -55,10 +59,15 @@ class PrefixHits:
             self._give_up()
 
     def blocks_needed(self, row: RequestRow) -> int:
-        """KV blocks that admitting a waiting request takes from the free ones: cached ones in use are shared."""
+        """KV blocks that admitting a waiting request takes from the free ones.
+
+        Cached ones in use are shared, and one whose KV a connector has fetched holds its own already.
+        """
         size = self._scheduler.block_size
         most = blocks_for(row.total_tokens, size)
         request = self._scheduler.requests.get(row.request_id)
+        if request is not None and request.num_computed_tokens:
+            return max(0, most - blocks_for(request.num_computed_tokens, size))
         if not self._on or not row.computed_tokens or request is None:
             return most
         try:
@@ -90,6 +99,8 @@ class PrefixHits:
         request = self._scheduler.requests.get(row.request_id)
         if request is None:
             return False
+        if request.num_computed_tokens:  # fetched by a KV connector
+            return bool(request.num_computed_tokens != row.computed_tokens)
         at = row.computed_tokens // self._hashed
         gone = 0 < at <= len(request.block_hashes) and not self._cached(request, at - 1)
         return gone or (at < len(request.block_hashes) and self._cached(request, at))
@@ -98,7 +109,9 @@ class PrefixHits:
         request = self._scheduler.requests.get(row.request_id)
         if request is None or getattr(request, "skip_reading_prefix_cache", False):
             return
-        if self._plain:
+        if request.num_computed_tokens:
+            hit = request.num_computed_tokens
+        elif self._plain:
             # The last token is computed in any case: it yields the first one of the answer.
             most = min((request.num_tokens - 1) // self._hashed, len(request.block_hashes))
             # Blocks are freed, and so evicted, from the end: what is cached of a prompt is a beginning of it.
@@ -108,7 +121,7 @@ class PrefixHits:
         else:
             hit = int(self._find(request)[1])
         if hit != row.computed_tokens:
-            row.computed_tokens = hit
+            row.total_tokens, row.computed_tokens = request.num_tokens, hit
             self._table.prompts.wait(row)
 
     def _cached(self, request: Any, at: int) -> bool:

@@ -111,7 +111,10 @@ class Sarathi(Policy):
         prefills = [view.prefills[i] for i in sorted(range(len(held)), key=held.__getitem__)]
         front = self._front(prompts, key, len(held), view.max_tokens)
         waiting = [view.row(slot) for slot in prompts.slots.take(front).tolist()]
-        more_urgent = bool(held and waiting and key[front[0]] < min(held))
+        if view.resting:
+            able = sorted(range(len(waiting)), key=lambda i: waiting[i].request_id in view.resting)
+            front, waiting = front.take(able), [waiting[i] for i in able]
+        more_urgent = bool(held and waiting and key[front[0]] < min(held) and view.may_overtake(waiting[0]))
         gate = view.running if waiting and self._crowded(view, waiting[0]) else most
         admits = bool(waiting) and (gate is None or gate > view.running)
         # Whether it can start now: memory for it is there when anybody is admitted.
@@ -121,9 +124,8 @@ class Sarathi(Policy):
         served = waiting if overtakes else [*prefills, *(waiting if admits else ())]
         gives = self.slo == "gap" and view.decodes
         late_share = self._late_share(view, prompts, work_ns) if gives else 0.0
-        chunk, limit, available = self._chunk(
-            view, served, alone_ns, len(prompts.slots) - len(served), late_share
-        )
+        others = len(prompts.slots) - len(served)
+        chunk, limit, available = self._chunk(view, served, alone_ns, others, late_share)
         skip = overtakes and chunk > 0
         return StepPlan(
             budget=view.decode_tokens + chunk,
@@ -205,7 +207,7 @@ class Sarathi(Policy):
         room = view.free_blocks - promised - (self._headroom * view.total_blocks if view.decodes else 0)
         if blocks_for(first.total_tokens, view.block_size) <= room:
             return False
-        return view.blocks_needed(first) > room
+        return view.blocks_needed(first) > max(0.0, room)  # one that holds all it needs waits for nothing
 
     @property
     def _headroom(self) -> float:
