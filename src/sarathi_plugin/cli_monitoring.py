@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sarathi_plugin.guard import guard
+from sarathi_plugin.guard import guard, warn
 
 dashboards = typer.Typer(help="Grafana dashboards: push, preview, write the files.", no_args_is_help=True)
 trace = typer.Typer(help="Recordings as traces.", no_args_is_help=True)
@@ -30,14 +30,14 @@ def trace_export(
     def run() -> None:
         from sarathi_plugin.telemetry import trace_command
 
-        trace_command.export(recording, out, say=typer.echo)
+        trace_command.export(recording, out, say=typer.echo, warn=warn)
 
     guard(run, extra="monitoring")
 
 
 @dashboards.command("push")
 def dashboards_push(
-    url: Annotated[str, typer.Argument(help="Root of a Grafana, as https://HOST[:PORT][/PATH].")],
+    url: Annotated[str, typer.Argument(help="Root of a Grafana, as https://HOST:PORT/PATH.")],
     folder: Annotated[
         str, typer.Option(help="Folder of the dashboards; made if it is not there.")
     ] = "Sarathi",

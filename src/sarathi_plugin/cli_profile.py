@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sarathi_plugin.guard import guard
+from sarathi_plugin.guard import guard, warn
 
 profile = typer.Typer(help="Measure what a server can do: prefill curve, step times.", no_args_is_help=True)
 
@@ -78,7 +78,9 @@ def profile_fit(
     def run() -> None:
         from sarathi_plugin.telemetry import fit_command
 
-        fit_command.fit(recordings, out, name=name, hardware=hardware, report=report, say=typer.echo)
+        fit_command.fit(
+            recordings, out, name=name, hardware=hardware, report=report, say=typer.echo, warn=warn
+        )
 
     guard(run, extra="simulate")
 

@@ -33,6 +33,11 @@ def guard(run: Callable[[], None], *, extra: str) -> None:
         _fail(str(error), 1)
 
 
-def _fail(sentence: str, code: int) -> None:
+def warn(sentence: str) -> None:
+    """Say something that does not belong to the result."""
     typer.echo(sentence, err=True)
+
+
+def _fail(sentence: str, code: int) -> None:
+    warn(sentence)
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
+from sarathi_plugin.outputs import spare
 from sarathi_plugin.steptime.profile import ModelFacts, save_profile
 from sarathi_plugin.steptime.vidur import import_tables
 
@@ -28,6 +29,7 @@ def run(
     say: Callable[[str], None],
 ) -> None:
     """Import and write. Raises ConfigError."""
+    spare([path for path in (tables, facts, attention, all_reduce) if path is not None], out)
     try:
         model = ModelFacts.model_validate_json(facts.read_bytes())
     except OSError as error:

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
 from sarathi_plugin.core import NS_PER_S
+from sarathi_plugin.outputs import spare
 from sarathi_plugin.steptime.calibration import FitReport, report_text, write_report
 from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.profile import ModelFacts, StepTimeProfile, save_profile
 from sarathi_plugin.telemetry.journal import Arrived
-from sarathi_plugin.telemetry.recording import Recording, read_recording
+from sarathi_plugin.telemetry.recording import Recording, read_recording, tell_cut_off
 from sarathi_plugin.telemetry.traffic import under_traffic
 
 if TYPE_CHECKING:
@@ -32,16 +33,19 @@ def fit(
     hardware: str | None,
     report: Path | None,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
-    """Fit, write, and say how well it fits. Raises ConfigError."""
+    """Fit, write, and say how well it fits. warn: told what is wrong with a file. Raises ConfigError."""
+    spare(recordings, out)
     where = (
         hardware
         if hardware is not None
         else f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     )
-    profile, found = fit_recordings(
-        [read_recording(path) for path in recordings], name=name or out.stem, hardware=where
-    )
+    runs = [read_recording(path) for path in recordings]
+    for path, run in zip(recordings, runs, strict=True):
+        tell_cut_off(path, run, warn)
+    profile, found = fit_recordings(runs, name=name or out.stem, hardware=where)
     try:
         save_profile(profile, out)
     except OSError as error:

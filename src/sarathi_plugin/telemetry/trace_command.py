@@ -7,21 +7,31 @@ import json
 from typing import TYPE_CHECKING
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.outputs import spare
 from sarathi_plugin.telemetry.chrome_trace import to_trace
 from sarathi_plugin.telemetry.journal import Arrived
-from sarathi_plugin.telemetry.recording import read_recording
+from sarathi_plugin.telemetry.recording import read_recording, tell_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-def export(recording: Path, out: Path | None, say: Callable[[str], None]) -> None:
-    """Write the trace, compressed when its name ends in .gz. Raises ConfigError."""
+def export(
+    recording: Path, out: Path | None, *, say: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Write the trace, compressed when its name ends in .gz. warn: told what is wrong with the file.
+
+    Raises ConfigError.
+    """
+    target = out if out is not None else recording.with_name(recording.name.split(".")[0] + ".trace.json.gz")
+    spare([recording], target)
+    if not target.name.endswith((".json", ".json.gz")):
+        raise ConfigError(f"Name the trace *.json or *.json.gz, not {target.name!r}.")
     found = read_recording(recording)
+    tell_cut_off(recording, found, warn)
     if not (found.steps or found.timelines):
         raise ConfigError(f"{recording} holds no step and no request: there is nothing to draw.")
-    target = out if out is not None else recording.with_name(recording.name.split(".")[0] + ".trace.json.gz")
     data = json.dumps(to_trace(found), separators=(",", ":")).encode()
     try:
         target.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)

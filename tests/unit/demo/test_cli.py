@@ -3,6 +3,8 @@ import sys
 import time
 
 import pytest
+import typer
+from rich.markup import render
 from typer.testing import CliRunner
 
 from sarathi_plugin import cli
@@ -20,6 +22,29 @@ def test_help_and_version():
     assert "demo" in run("--help").output
     assert "prefill" in run("profile", "--help").output
     assert run("--version").output.startswith("sarathi-plugin ")
+
+
+def commands(command, path=()):
+    """Every command and group below, with the words that call it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+COMMANDS = list(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+def test_every_command_shows_its_help(path):
+    result = run(*path, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS], ids=lambda command: command.name)
+def test_no_help_holds_what_is_taken_for_markup(command):
+    for text in (command.help, *(getattr(parameter, "help", None) for parameter in command.params)):
+        assert render(text or "").plain == (text or "")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +73,6 @@ def test_bad_usage_is_2(arguments):
      (KeyboardInterrupt(), 130)],
 )  # fmt: skip
 def test_failures_have_their_code(error, code):
-    import typer
-
     def fail():
         raise error
 

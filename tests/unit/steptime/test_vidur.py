@@ -12,6 +12,7 @@ import pytest
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S, StepShape
+from sarathi_plugin.steptime import import_command
 from sarathi_plugin.steptime.machine import ProfileModel
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile
 from sarathi_plugin.steptime.roofline import DEVICES, Attention
@@ -273,3 +274,13 @@ def test_an_attention_table_without_decodes_or_times_is_refused(tmp_path: Path):
         read_attention(write(tmp_path / "a.csv", rows[:12]))
     with pytest.raises(ConfigError, match="rows without a time above zero"):
         read_attention(write(tmp_path / "b.csv", [*rows, rows[0] | dict.fromkeys(kernels(prefill=1.0), "")]))
+
+
+def test_a_table_is_not_overwritten_by_the_profile(tmp_path: Path):
+    mlp, facts = write(tmp_path / "mlp.csv", mlp_rows()), tmp_path / "facts.json"
+    facts.write_text(FACTS.model_dump_json())
+    for out in (mlp, facts):
+        before = out.read_bytes()
+        with pytest.raises(ConfigError, match="would destroy it"):
+            import_command.run(mlp, facts, "h", 80, mlp, None, 1, out, say=print)
+        assert out.read_bytes() == before

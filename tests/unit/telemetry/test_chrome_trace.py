@@ -194,7 +194,7 @@ def make(path: Path, content: bytes) -> Path:
     ("content", "words"),
     [
         (None, ["No such file"]),
-        (b"plain text", ["Cannot read", "gzip"]),
+        (b"plain text", ["not a recording", "gzip"]),
         (gzip.compress(b"not json\n"), ["not a recording"]),
         (gzip.compress(b'{"type": "odd"}\n'), ["not a recording", "odd"]),
         (gzip.compress(b'{"type": "head"}\n'), ["holds no step and no request"]),
@@ -214,3 +214,29 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = run(STALL, "--out", tmp_path / "no" / "t.json")
     assert result.exit_code == 2
     assert "Cannot write" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.trace.json.gz"])
+def test_a_recording_is_not_overwritten_by_its_trace(tmp_path: Path, name: str) -> None:
+    """Nor when its own name is the one that a trace gets unasked."""
+    path = make(tmp_path / name, STALL.read_bytes())
+    for result in (run(path, "--out", path), *([run(path)] if "trace" in name else [])):
+        assert result.exit_code == 2
+        assert (
+            result.stderr == f"{path} is read here, and writing it would destroy it: choose another --out.\n"
+        )
+    assert path.read_bytes() == STALL.read_bytes()
+
+
+def test_a_name_that_no_viewer_takes(tmp_path: Path) -> None:
+    result = run(STALL, "--out", tmp_path / "t.txt")
+    assert result.exit_code == 2
+    assert result.stderr == "Name the trace *.json or *.json.gz, not 't.txt'.\n"
+
+
+def test_a_recording_that_is_cut_off_is_drawn_and_told(tmp_path: Path, stall: Recording) -> None:
+    data = STALL.read_bytes()
+    result = run(make(tmp_path / "r.jsonl.gz", data[: len(data) // 2]))
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"{tmp_path / 'r.jsonl.gz'} is cut off; read up to step ")
+    assert f"step {stall.steps[-1].step}\n" not in result.stderr

@@ -203,12 +203,12 @@ def write(path: Path, wanted: Recording) -> Path:
 def test_the_command_writes_a_profile_that_can_be_read_and_says_so(tmp_path: Path):
     said: list[str] = []
     source, out = write(tmp_path / "run.jsonl.gz", recording()), tmp_path / "mine.json"
-    fit([source], out, name=None, hardware="a machine", report=None, say=said.append)
+    fit([source], out, name=None, hardware="a machine", report=None, say=said.append, warn=said.append)
     profile = read_profile(str(out))
     assert (profile.name, profile.hardware, profile.frontend_s) == ("mine", "a machine", 0.004)
     assert profile.kv_cache_bytes == KV_BYTES
     assert said[-1] == f"wrote {out}; use it with: sarathi simulate WORKLOAD --profile {out}"
-    fit([source], out, name="named", hardware=None, report=None, say=said.append)
+    fit([source], out, name="named", hardware=None, report=None, say=said.append, warn=said.append)
     assert read_profile(str(out)).name == "named"
     assert read_profile(str(out)).hardware
 
@@ -216,5 +216,28 @@ def test_the_command_writes_a_profile_that_can_be_read_and_says_so(tmp_path: Pat
 def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     source, out = write(tmp_path / "run.jsonl.gz", recording()), tmp_path / "none" / "mine.json"
     with pytest.raises(ConfigError) as caught:
-        fit([source], out, name=None, hardware=None, report=None, say=print)
+        fit([source], out, name=None, hardware=None, report=None, say=print, warn=print)
     assert str(caught.value) == f"Cannot write {out}: No such file or directory."
+
+
+def test_a_recording_is_not_overwritten_by_its_profile(tmp_path: Path):
+    sources = [write(tmp_path / f"{name}.jsonl.gz", recording()) for name in "ab"]
+    (tmp_path / "mine.json").symlink_to(sources[1])
+    before = sources[1].read_bytes()
+    for out in (sources[1], tmp_path / "mine.json"):
+        with pytest.raises(ConfigError) as caught:
+            fit(sources, out, name=None, hardware=None, report=None, say=print, warn=print)
+        assert (
+            str(caught.value) == f"{out} is read here, and writing it would destroy it: choose another --out."
+        )
+    assert sources[1].read_bytes() == before
+
+
+def test_a_recording_that_is_cut_off_is_fitted_and_told(tmp_path: Path):
+    warned: list[str] = []
+    source = write(tmp_path / "run.jsonl.gz", recording())
+    source.write_bytes(source.read_bytes() + gzip.compress(b"{}")[:-4])
+    fit(
+        [source], tmp_path / "mine.json", name=None, hardware=None, report=None, say=print, warn=warned.append
+    )
+    assert warned == [f"{source} is cut off; read up to step 600"]

@@ -24,7 +24,7 @@ from sarathi_plugin.telemetry.journal import (
     Updated,
 )
 from sarathi_plugin.telemetry.recorder import Recorder, to_line
-from sarathi_plugin.telemetry.recording import Recording, read_recording
+from sarathi_plugin.telemetry.recording import Recording, read_recording, tell_cut_off
 from tests.unit.telemetry.scene import make_record
 
 TIMELINE = RequestTimeline(
@@ -128,6 +128,35 @@ def test_a_recording_that_ends_inside_a_flush_is_whole_up_to_there(tmp_path: Pat
         assert len(found) >= 4
 
 
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (None, []),
+        (-20, ["{path} is cut off; read up to step 7"]),
+        (12, ["{path} is cut off; read no step"]),
+    ],
+)  # fmt: skip
+def test_a_recording_that_is_cut_off_says_how_far_it_was_read(
+    tmp_path: Path, kept: int | None, told: list[str]
+):
+    path, said = tmp_path / "a.gz", []
+    whole = gzip.compress(to_line("step", STEP).encode())
+    path.write_bytes((whole + whole)[:kept])
+    found = read_recording(path)
+    tell_cut_off(path, found, said.append)
+    assert found.cut_off == bool(told)
+    assert said == [line.format(path=path) for line in told]
+
+
+def test_damage_is_told_with_its_line_in_the_file(tmp_path: Path):
+    path, good = tmp_path / "a.gz", to_line("step", STEP)
+    path.write_bytes(gzip.compress((good * 3 + good[:40] + "\n" + good).encode()))
+    with pytest.raises(ConfigError) as caught:
+        read_recording(path)
+    assert str(caught.value).startswith(f"{path} is damaged in line 4, or not a recording: ")
+    assert str(caught.value).endswith(" at column 42.")
+
+
 def test_an_empty_file_is_an_empty_recording(tmp_path: Path):
     (tmp_path / "a.gz").write_bytes(b"")
     assert read_recording(tmp_path / "a.gz") == Recording()
@@ -140,12 +169,13 @@ def broken() -> bytes:
     return bytes(data)
 
 
-VERSION = "is not a recording of this version: "
+VERSION = "is not a recording of this version: line 1: "
+DAMAGED = "is damaged in line 1, or not a recording: "
 BAD = {
-    "no gzip": (b"abc", "Not a gzipped file (b'ab')."),
-    "broken": (broken(), VERSION),
-    "no JSON": (gzip.compress(b"step\n"), VERSION),
-    "no text": (gzip.compress(b"\xff\n"), VERSION),
+    "no gzip": (b"abc", DAMAGED + "Not a gzipped file (b'ab')."),
+    "broken": (broken(), DAMAGED),
+    "no JSON": (gzip.compress(b"step\n"), DAMAGED),
+    "no text": (gzip.compress(b"\xff\n"), DAMAGED),
     "no object": (gzip.compress(b"null\n"), VERSION),
     "a list": (gzip.compress(b"[1]\n"), VERSION),
     "no type": (gzip.compress(b"{}\n"), VERSION),
