@@ -105,7 +105,10 @@ def request_finished(timeline: RequestTimeline, outcome: Outcome) -> None:
 def engine_stopping() -> None:
     """The engine shuts down: close what ``engine_started`` opened.
 
-    Process: engine. Thread: main. Called once, not after a crash. Cost: may block for a second. An exception: logged.
+    Not called after a crash, and not for sure on SIGTERM, on which vLLM may kill its engine: what must not be lost has
+    to be written as it comes.
+
+    Process: engine. Thread: main. Called at most once. Cost: may block for a second. An exception: logged.
     """
 
 

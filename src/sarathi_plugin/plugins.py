@@ -120,12 +120,15 @@ def known_policies(manager: pluggy.PluginManager | None = None) -> dict[str, typ
 def manager_for(settings: Settings) -> pluggy.PluginManager:
     """The manager for these settings; looks the policy up in installed plugins when it is not ours.
 
-    Entry points are loaded one by one until the policy is found, only if it is not ours. Raises ConfigError.
+    A plugin listed in the settings goes before one that is merely installed. All installed ones are asked, each beside
+    those listed, only if the policy is of neither us nor them. Raises ConfigError, also when two of them offer it.
     """
     manager = build_plugin_manager(settings.plugins)
-    if settings.scheduler in collect(manager, "register_policies"):
+    known = set(collect(manager, "register_policies"))
+    if settings.scheduler in known:
         return manager
     problems = []
+    offering: dict[str, pluggy.PluginManager] = {}
     for name in find_entry_points():
         try:
             candidate = build_plugin_manager([*settings.plugins, name])
@@ -133,11 +136,20 @@ def manager_for(settings: Settings) -> pluggy.PluginManager:
         except ConfigError as error:
             problems.append(str(error))
             continue
+        known |= offered.keys()
         if settings.scheduler in offered:
-            return candidate
-    names = order_by_nearness(settings.scheduler, collect(manager, "register_policies"))
+            offering[name] = candidate
+    if len(offering) > 1:
+        names = " and ".join(map(repr, offering))
+        raise ConfigError(
+            f"The plugins {names} offer the same policy {settings.scheduler!r}; list the one that is meant under "
+            "plugins, or remove the others."
+        )
+    for candidate in offering.values():
+        return candidate
+    nearest = ", ".join(order_by_nearness(settings.scheduler, known))
     hint = f" Also: {' '.join(problems)}" if problems else ""
-    raise ConfigError(f"Unknown scheduler {settings.scheduler!r}; known: {', '.join(names)}.{hint}")
+    raise ConfigError(f"Unknown scheduler {settings.scheduler!r}; known: {nearest}.{hint}")
 
 
 def order_by_nearness(name: str, known: Iterable[str]) -> list[str]:

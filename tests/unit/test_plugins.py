@@ -236,6 +236,28 @@ def test_plugins_that_were_asked_for_stay_when_the_policy_comes_from_another(ins
     assert manager.has_plugin("third")
 
 
+def test_a_policy_that_two_installed_plugins_offer_is_refused_naming_both(install: Any):
+    third = offering("register_policies", "fair", Third)
+    install(a=third, b=offering("register_policies", "fair", Third), other=plugin())
+    assert refused(lambda: plugins.manager_for(Settings(scheduler="fair"))) == (
+        "The plugins 'a' and 'b' offer the same policy 'fair'; list the one that is meant under plugins, or remove the "
+        "others."
+    )
+
+
+@pytest.mark.parametrize("meant", ["a", "b"])
+def test_a_listed_plugin_goes_before_one_that_is_merely_installed(install: Any, meant: str):
+    install(a=offering("register_policies", "fair", Third), b=offering("register_policies", "fair", Third))
+    manager = plugins.manager_for(Settings(scheduler="fair", plugins=[meant]))
+    assert [manager.has_plugin(name) for name in "ab"] == [meant == "a", meant == "b"]
+
+
+def test_an_unknown_policy_is_met_with_those_of_installed_plugins_too(install: Any):
+    install(a=offering("register_policies", "fair", Third), b=offering("register_policies", "fairest", Third))
+    sentence = refused(lambda: plugins.manager_for(Settings(scheduler="fairer")))
+    assert sentence.startswith("Unknown scheduler 'fairer'; known: fair, fairest, ")
+
+
 def test_an_unknown_policy_is_met_with_the_known_ones_nearest_first(install: Any):
     install()
     sentence = refused(lambda: plugins.manager_for(Settings(scheduler="sarati")))
