@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sarathi_plugin.cli import app
+from sarathi_plugin.monitoring import push as module
 from sarathi_plugin.monitoring.files import dashboards
 from tests.unit.monitoring.http import scripted
 
@@ -23,7 +24,7 @@ class Grafana:
 
     def __init__(self, prefix=""):
         self.prefix = prefix
-        self.folders, self.boards = {}, {}
+        self.folders, self.boards, self.places = {}, {}, {}
         self.refuse = {}
 
     def __call__(self, method, path, body):
@@ -40,11 +41,13 @@ class Grafana:
             return 200, {"uid": uid, "title": body["title"]}
         if path.startswith("/api/dashboards/uid/"):
             board = self.boards.get(path.rpartition("/")[2])
-            return (
-                (200, {"dashboard": board, "meta": {}})
-                if board
-                else (404, {"message": "Dashboard not found"})
-            )
+            if not board:
+                return 404, {"message": "Dashboard not found"}
+            place = self.places[board["uid"]]
+            return 200, {
+                "dashboard": board,
+                "meta": {"folderUid": place, "folderTitle": self.folders.get(place, "General")},
+            }
         if (method, path) == ("POST", "/api/dashboards/db"):
             return self.save(body)
         return 404, "<html>not found</html>"
@@ -59,6 +62,7 @@ class Grafana:
             }
         board |= {"id": 7, "version": stored["version"] + 1 if stored else 1}
         self.boards[board["uid"]] = board
+        self.places[board["uid"]] = body["folderUid"]
         return 200, {"status": "success", "uid": board["uid"], "version": board["version"]}
 
 
@@ -101,7 +105,7 @@ def test_a_second_push_changes_nothing():
         push(server.url)
         result = push(server.url)
     assert result.exit_code == 0
-    assert result.output.count("keep") == 3
+    assert result.output.count("kept") == 3
     assert {board["version"] for board in grafana.boards.values()} == {1}
 
 
@@ -120,6 +124,7 @@ def edited():
     grafana.folders["f"] = "Sarathi"
     for content in dashboards().values():
         grafana.boards[content["uid"]] = content | {"id": 3, "version": 5}
+        grafana.places[content["uid"]] = "f"
     grafana.boards["sarathi-compare"]["title"] = "Mine"
     return grafana
 
@@ -163,6 +168,13 @@ def test_a_change_between_reading_and_writing_is_a_conflict():
         (("GET", "/api/health"), (200, {"hello": "world"}), ["not a Grafana"]),
         (("GET", "/api/health"), (200, "<html>welcome</html>"), ["not a Grafana"]),
         (("GET", "/api/health"), (404, "nothing here"), ["not a Grafana"]),
+        (("GET", "/api/folders"), (200, ["x"]), ["not a Grafana"]),
+        (("GET", "/api/folders"), (200, [{"title": "Sarathi"}]), ["not a Grafana"]),
+        (("GET", "/api/folders"), (200, {"message": "weird"}), ["not a Grafana"]),
+        (("POST", "/api/folders"), (200, ["x"]), ["not a Grafana", "0 of 3 dashboards"]),
+        (("GET", "/api/dashboards/uid/sarathi-fluidity"), (200, ["x"]), ["not a Grafana"]),
+        (("GET", "/api/dashboards/uid/sarathi-fluidity"), (200, {"dashboard": ["x"]}), ["not a Grafana"]),
+        (("GET", "/api/dashboards/uid/sarathi-fluidity"), (200, {"dashboard": {}, "meta": 3}), ["not a Grafana"]),
         (("GET", "/api/health"), (502, "a message of the proxy"), ["not a Grafana"]),
         (("GET", "/api/dashboards/uid/sarathi-fluidity"), (401, {"message": "expired"}), ["401"]),
     ],
@@ -182,6 +194,10 @@ def test_refusals_are_one_sentence(at, answer, words):
         "https://",
         "http://a:b",
         "https://me:secret@grafana.example",
+        "https://me:secret@",
+        "https://me:secret@[::1",
+        "http://[::1",
+        "http://grafana.example:99999",
     ],
 )
 def test_bad_addresses_are_told_without_their_secrets(url):
@@ -190,8 +206,74 @@ def test_bad_addresses_are_told_without_their_secrets(url):
     assert "secret" not in result.output
 
 
-def test_nobody_there():
-    refused(push("http://127.0.0.1:9"), "does not answer", "http://127.0.0.1:9")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[::1]:9"])
+def test_nobody_there(url):
+    refused(push(url), "does not answer", url, "(ConnectionError)")
+
+
+@pytest.mark.parametrize(
+    ("url", "api"),
+    [
+        ("http://[::1]:3000/grafana/", "http://[::1]:3000/grafana/api"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]/api"),
+        ("https://grafana.example:3000", "https://grafana.example:3000/api"),
+    ],
+)
+def test_the_address_of_the_api(url, api):
+    assert module.Grafana(url)._face.api.url == api
+
+
+@pytest.mark.parametrize("spoilt", [f"{TOKEN}\n", f"{TOKEN}\r", f"{TOKEN}\nmore", f"{TOKEN}ж", f"{TOKEN} "])
+def test_a_token_that_is_none_is_told_without_it(monkeypatch, spoilt):
+    monkeypatch.setenv("GRAFANA_TOKEN", spoilt)
+    refused(push("https://grafana.example"), "The token in GRAFANA_TOKEN holds")
+
+
+@pytest.mark.parametrize("folder", ["", " "])
+def test_a_folder_without_a_name_is_refused(folder):
+    refused(push("https://grafana.example", "--folder", folder), "--folder")
+
+
+@pytest.mark.parametrize("docs", ["nonsense", "docs.example/a", "ftp://docs.example", "http://[::1"])
+def test_an_address_of_the_docs_that_is_none_is_refused(docs):
+    refused(push("https://grafana.example", "--docs-url", docs), "--docs-url")
+
+
+def test_what_is_unchanged_in_another_folder_stays_there_and_is_told():
+    grafana = Grafana()
+    with scripted(grafana) as server:
+        push(server.url)
+        result = push(server.url, "--folder", "Other")
+        dry = push(server.url, "--folder", "Other", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert list(grafana.folders.values()) == ["Sarathi"]
+    assert result.output.count("in folder Sarathi (--overwrite moves it)") == 3
+    assert "folder Other" not in dry.output
+
+
+def test_overwrite_moves_it():
+    grafana = Grafana()
+    with scripted(grafana) as server:
+        push(server.url)
+        dry = push(server.url, "--folder", "Other", "--dry-run", "--overwrite")
+        assert set(grafana.places.values()) == {"folder0"}
+        result = push(server.url, "--folder", "Other", "--overwrite")
+        again = push(server.url, "--folder", "Other")
+    assert dry.output.count("would move") == 3
+    assert result.output.count("moved") == 3
+    assert list(grafana.folders.values()) == ["Sarathi", "Other"]
+    assert set(grafana.places.values()) == {"folder1"}
+    assert again.output.count("kept") == 3
+
+
+def test_only_what_was_done_is_said_and_a_failure_says_how_much_was():
+    grafana = Grafana()
+    save = grafana.save
+    grafana.save = lambda body: (500, {"message": "full"}) if grafana.boards else save(body)
+    with scripted(grafana) as server:
+        result = push(server.url)
+    refused(result, "500", "; 1 of 3 dashboards were written before.")
+    assert result.stdout == "created folder Sarathi\ncreated Sarathi: Fluidity\n"
 
 
 def test_without_a_token(monkeypatch):
