@@ -6,7 +6,7 @@ python examples/01_stream_one_answer.py http://127.0.0.1:8000
 
 import sys
 
-from sarathi_plugin.config import load_curve
+from sarathi_plugin.config import ConfigError, load_curve
 from sarathi_plugin.core import NS_PER_MS, SloClass
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.curve import served_model
@@ -38,4 +38,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -4,11 +4,12 @@ python examples/02_open_loop_load.py http://127.0.0.1:8000 --rate 1 --requests 4
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from sarathi_plugin.config import load_curve
+from sarathi_plugin.config import ConfigError, load_curve
 from sarathi_plugin.core import NS_PER_MS, SloClass
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.curve import served_model
@@ -54,4 +55,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

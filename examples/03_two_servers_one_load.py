@@ -8,17 +8,18 @@ Uses the tiny model with random weights; needs the extras [vllm] and [demo].
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from sarathi_plugin.config import load_curve
+from sarathi_plugin.config import ConfigError, load_curve
 from sarathi_plugin.core import NS_PER_MS, SloClass
 from sarathi_plugin.demo import models, picture
 from sarathi_plugin.demo.arms import Arm, server_spec
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.dispatch import run_open_loop
-from sarathi_plugin.load.server import serve
+from sarathi_plugin.load.server import ServerError, serve
 from sarathi_plugin.load.summary import summarise
 from sarathi_plugin.load.targets import Targets
 from sarathi_plugin.workload import poisson_arrivals, synthetic_workload
@@ -56,4 +57,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except ServerError as error:
+        sys.exit(str(error))

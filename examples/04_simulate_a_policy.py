@@ -2,7 +2,7 @@
 
     python examples/04_simulate_a_policy.py [POLICY ...]
 
-A policy of an installed plugin works like ours: pip install examples/custom_policy, then name sarathi-shortest-first.
+A policy of an installed plugin works like ours: pip install examples/custom_policy, then name shortest-first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-from sarathi_plugin.config import load_curve
+from sarathi_plugin.config import ConfigError, load_curve
 from sarathi_plugin.core import SloClass
 from sarathi_plugin.load.summary import summarise
 from sarathi_plugin.load.targets import Targets
@@ -44,4 +44,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -105,8 +105,8 @@ def request_finished(timeline: RequestTimeline, outcome: Outcome) -> None:
 def engine_stopping() -> None:
     """The engine shuts down: close what ``engine_started`` opened.
 
-    Not called after a crash, and not for sure on SIGTERM, on which vLLM may kill its engine: what must not be lost has
-    to be written as it comes.
+    Not called after a crash, nor on SIGTERM where vLLM kills its engine at once, as it does without
+    ``--shutdown-timeout``: what must not be lost has to be written as it comes.
 
     Process: engine. Thread: main. Called at most once. Cost: may block for a second. An exception: logged.
     """

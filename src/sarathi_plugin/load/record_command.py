@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +13,11 @@ import numpy as np
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.curve import served_model
 from sarathi_plugin.load.grid import design_grid, drive_grid
-from sarathi_plugin.load.server import ServerSpec, serve
+from sarathi_plugin.load.server import ServerError, ServerSpec, serve
 from sarathi_plugin.load.traffic import design_traffic, drive_traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "profiled"
 
@@ -42,11 +44,11 @@ def record(
     if out.exists():
         raise ConfigError(f"{out} exists; remove it or choose another --out.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="sarathi-profile-") as folder:
+    with _log_file(say) as log:
         spec = ServerSpec(
             model,
             NAME,
-            Path(folder) / "server.log",
+            log,
             (
                 "--scheduler", "vllm",
                 "--max-num-batched-tokens", str(budget),
@@ -67,3 +69,20 @@ def record(
                 trace = design_traffic(cells, timelines, seconds=traffic_s, max_context=context, seed=seed)
                 drive_traffic(server.url, NAME, trace, seed, note=say)
     say(f"{out}: recorded; next: sarathi profile fit {out}")
+
+
+@contextlib.contextmanager
+def _log_file(say: Callable[[str], None]) -> Iterator[Path]:
+    """Where the server's log goes: somewhere temporary, which stays and is told when the server fails."""
+    folder = Path(tempfile.mkdtemp(prefix="sarathi-profile-"))
+    log = folder / "server.log"
+    failed = False
+    try:
+        yield log
+    except ServerError:
+        failed = True
+        say(f"the server's log is kept: {log}")
+        raise
+    finally:
+        if not failed:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from sarathi_plugin.monitoring.recording import RECORDED, RECORDINGS
 from sarathi_plugin.telemetry.catalogue import CATALOGUE
 
 BOARDS = dashboards()
+RUNBOOKS = Path(__file__).parents[3] / "docs" / "runbooks.md"
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 
 
@@ -98,3 +101,11 @@ def test_both_arms_of_the_comparison_have_the_same_panels():
         if panel["title"].startswith("B: "):
             own = [target["expr"].replace("$arm_b", "$arm_a") for target in panel["targets"]]
             assert own == [target["expr"] for target in left[panel["title"][3:]]["targets"]]
+
+
+def test_runbooks_name_panels_as_they_are_called():
+    text = " ".join(RUNBOOKS.read_text(encoding="utf-8").split())
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]*)\*(?!\*)", text))
+    titles = {panel["title"] for board in BOARDS.values() for panel in panels(board)}
+    boards = {board["title"].removeprefix("Sarathi: ") for board in BOARDS.values()}
+    assert named - titles - boards == {"Status, Targets"}, "the last is a page of Prometheus"
