@@ -46,9 +46,11 @@ def read_recording(path: Path) -> Recording:
         found.cut_off = True
     except json.JSONDecodeError as error:
         raise _damaged(path, line, f"{error.msg} at column {error.pos + 1}") from error
-    except (gzip.BadGzipFile, UnicodeDecodeError, zlib.error) as error:
+    except (UnicodeDecodeError, zlib.error) as error:
         raise _damaged(path, line, str(error)) from error
     except OSError as error:
+        if isinstance(error, gzip.BadGzipFile) and line > 1:
+            raise _damaged(path, line, str(error)) from error
         raise ConfigError(f"Cannot read the recording {path}: {error.strerror or error}.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not a recording of this version: line {line}: {error}.") from error

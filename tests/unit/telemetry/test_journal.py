@@ -148,6 +148,13 @@ def test_a_recording_that_is_cut_off_says_how_far_it_was_read(
     assert said == [line.format(path=path) for line in told]
 
 
+def test_bytes_after_whole_lines_are_damage(tmp_path: Path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(to_line("step", STEP).encode()) + b"abc")
+    with pytest.raises(ConfigError, match="is damaged in line 2, or not a recording: Not a gzipped file"):
+        read_recording(path)
+
+
 def test_damage_is_told_with_its_line_in_the_file(tmp_path: Path):
     path, good = tmp_path / "a.gz", to_line("step", STEP)
     path.write_bytes(gzip.compress((good * 3 + good[:40] + "\n" + good).encode()))
@@ -172,7 +179,7 @@ def broken() -> bytes:
 VERSION = "is not a recording of this version: line 1: "
 DAMAGED = "is damaged in line 1, or not a recording: "
 BAD = {
-    "no gzip": (b"abc", DAMAGED + "Not a gzipped file (b'ab')."),
+    "no gzip": (b"abc", "Not a gzipped file (b'ab')."),
     "broken": (broken(), DAMAGED),
     "no JSON": (gzip.compress(b"step\n"), DAMAGED),
     "no text": (gzip.compress(b"\xff\n"), DAMAGED),
