@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.core import StepPlan
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.policies.base import Policy
 from sarathi_plugin.policies.stock import Stock
@@ -348,3 +350,45 @@ def test_a_disturbed_machine_takes_just_so_much_longer() -> None:
     assert {round(gap / calm[0], 3) for gap in slowed} == {1, 3}
     assert 18 <= slowed.count(calm[0]) <= 20
     assert gaps(Disturbance(outlier_share=1, outlier_factor=10)) == [10 * gap for gap in calm]
+
+
+FAILING = {
+    "always": (lambda _: 1 / 0, r"failed at 6 of \d+ steps \(ZeroDivisionError: division by zero\); nothing"),
+    "no plan": (lambda _: 3, r"failed at 6 of \d+ steps \(AttributeError: "),
+    "text for a time": (
+        lambda _: StepPlan(available_ns="soon"),  # type: ignore[arg-type]
+        r"failed at \d+ of \d+ steps \(TypeError: of a plan, available_ns must be an int or None",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "sentence"), FAILING.values(), ids=FAILING.keys())
+def test_a_policy_that_fails_has_no_figures(
+    plan: Callable[[Any], Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stock, "plan", lambda _self, view: plan(view))
+    with pytest.raises(ConfigError, match=f"The policy 'vllm' {sentence}"):
+        run("vllm", make_traffic(20), replicas=2, steps=True)
+
+
+def test_a_policy_that_fails_once_in_a_run_that_ends_early_has_no_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, calls = Stock.plan, itertools.count()
+
+    def plan(self: Stock, view: Any) -> StepPlan:
+        if next(calls) == 3:
+            raise KeyError("on purpose")
+        return original(self, view)
+
+    monkeypatch.setattr(Stock, "plan", plan)
+    wanted = Simulation(
+        profile=make_profile(),
+        engine=EngineSpec(scheduler="vllm"),
+        trace=make_traffic(20),
+        targets=TARGETS,
+        forward=False,
+    )
+    turns = itertools.count()
+    with pytest.raises(ConfigError, match=r"failed at 1 of \d+ steps \(KeyError: 'on purpose'\)"):
+        simulate(wanted, watch=lambda _book, _entry, _now_ns: next(turns) < 9)

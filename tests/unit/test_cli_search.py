@@ -9,7 +9,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sarathi_plugin import cli
+from sarathi_plugin.search.capacity_command import Task, Wanted, schedulers_of
+from sarathi_plugin.search.criteria import Fluid
+from sarathi_plugin.search.promise import Promise
 from sarathi_plugin.steptime.profile import shipped_profiles
+from sarathi_plugin.workload.spec import WorkloadSpec
 
 
 @pytest.fixture
@@ -79,6 +83,23 @@ BAD = {
         ("capacity", "--slo", "slo.yaml"),
         "slo.yaml: tbt: this key is not known.",
     ),
+    "start beyond all": (("capacity", "--start", "inf"), "Rates are above zero: --start inf is not."),
+    "no resolution": (
+        ("capacity", "--resolution", "nan"),
+        "A capacity search needs at least one repeat and a resolution above zero.",
+    ),
+    "no scheduler named": (
+        ("capacity", "--scheduler", " ,"),
+        "Name at least one scheduler after --scheduler, or leave it out.",
+    ),
+    "answer into a folder": (
+        ("capacity", "--out", "."),
+        "Cannot write .: Is a directory; choose another --out.",
+    ),
+    "answer into nowhere": (
+        ("capacity", "--out", "none/answer.json"),
+        "Cannot write none/answer.json: No such file or directory; choose another --out.",
+    ),
     "start at nothing": (("capacity", "--start", "0"), "Rates are above zero: --start 0 is not."),
     "unknown workload": (
         ("capacity", "--workload", "chat"),
@@ -106,6 +127,27 @@ def test_bad_input_is_one_sentence_and_2(
     assert result.stdout == ""
 
 
+def test_a_scheduler_named_twice_is_tried_once():
+    def asked(names: str | None, engine: str = "") -> list[str | None]:
+        settings = {"scheduler": engine} if engine else {}
+        wanted = Wanted(where="", workload="", schedulers=names)
+        return list(
+            schedulers_of(
+                Task(
+                    wanted=wanted,
+                    workload=WorkloadSpec(kind="spiky"),
+                    criterion=Fluid(),
+                    promise=Promise(),
+                    settings=settings,
+                )
+            )
+        )
+
+    assert asked("orca, sarathi,orca,") == ["orca", "sarathi"]
+    assert asked(None) == ["sarathi"]
+    assert asked(None, "orca") == [None]
+
+
 SIMULATED = {
     "unknown scheduler": (("capacity", "--scheduler", "fifo"), "Unknown scheduler 'fifo'; known: "),
     "replicas for nonsense": (
@@ -117,6 +159,10 @@ SIMULATED = {
         "--replicas-for needs a rate above zero, not 0.",
     ),
     "unknown router": (("capacity", "--router", "random"), "Unknown router 'random'; known: "),
+    "results into a file": (
+        ("search", "space.yaml", "--out", "slo.yaml"),
+        "Cannot write slo.yaml: File exists; choose another --out.",
+    ),
     "nothing to verify": (
         ("search", "space.yaml", "--verify"),
         "--verify needs a model to serve: name it under serve: in the file.",

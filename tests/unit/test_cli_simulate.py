@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from sarathi_plugin import cli
 from sarathi_plugin.steptime.profile import shipped_profiles
+from sarathi_plugin.telemetry import parquet
 
 
 @pytest.fixture
@@ -121,7 +124,43 @@ def test_without_vllm_a_simulation_says_what_is_missing(tmp_path: Path, argument
 
 
 KNOWN = ", ".join(shipped_profiles())
+CHATS = ("simulate", "sharegpt-like", "--rate", "1", "--requests", "5")
 SIMULATE = {
+    "results into a file": (
+        (*CHATS, "--out", "/dev/null"),
+        "Cannot write /dev/null: File exists; choose another --out.",
+    ),
+    "results into nowhere": (
+        (*CHATS, "--out", "/proc/none"),
+        "Cannot write /proc/none: No such file or directory; choose another --out.",
+    ),
+    "sweep of no YAML": (
+        (*CHATS, "--sweep", "sarathi.slo=["),
+        "--sweep sarathi.slo=[: '[' is not valid YAML; values are single ones, parted by commas.",
+    ),
+    "sweep of a mapping": (
+        (*CHATS, "--sweep", "sarathi={tbt_ms: 1, slo: gap}"),
+        "--sweep sarathi={tbt_ms: 1, slo: gap}: '{tbt_ms: 1' is not valid YAML; values are single ones, parted by "
+        "commas.",
+    ),
+    "value that is there twice": (
+        (*CHATS, "--sweep", "max_num_seqs=64,32,64"),
+        "--sweep max_num_seqs=64,32,64: 64 is there twice.",
+    ),
+    "key that is swept twice": (
+        (*CHATS, "--sweep", "max_num_seqs=64", "--sweep", "max_num_seqs=32"),
+        "max_num_seqs is swept twice: give all of its values in one --sweep.",
+    ),
+    "last scheduler unknown": (
+        (*CHATS, "--sweep", "scheduler=stock,orka"),
+        "Unknown scheduler 'orka'; known: orca",
+    ),
+    "too few blocks": (
+        (*CHATS, "--sweep", "num_gpu_blocks_override=2"),
+        "num_gpu_blocks_override: 2 blocks of 16 tokens cannot hold one request of 8192 tokens, which needs 512; raise "
+        "it or lower max_model_len.",
+    ),
+    "unknown router": ((*CHATS, "--router", "random"), "Unknown router 'random'; known: "),
     "unknown profile": (
         ("simulate", "chat", "--profile", "b200"),
         f"No step-time profile 'b200': give a file or one of {KNOWN}.",
@@ -138,5 +177,27 @@ SIMULATE = {
 def test_bad_input_of_a_simulation_is_one_sentence_and_2(
     run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ):
-    is_refused(run(*arguments), sentence)
+    result = run(*arguments)
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
+    assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.vllm
+def test_what_cannot_be_kept_is_still_told(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(parquet, "write_timelines", full)
+    result = run(*CHATS, "--sweep", "scheduler=stock,orca", "--workers", "1")
+    table = result.stdout.splitlines()[-3:]
+    assert table[0].split()[:3] == ["fluid", "TTFT", "P50"]
+    assert [line.split()[0] for line in table[1:]] == ["scheduler=stock", "scheduler=orca"]
+    assert result.stderr == (
+        "Cannot write sarathi-simulation/00: No space left on device; choose another --out.\n"
+    )
+    assert result.exit_code == 2
+    assert {path.name for path in (tmp_path / "sarathi-simulation").iterdir()} == {"00", "01"}

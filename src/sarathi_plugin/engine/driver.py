@@ -26,7 +26,10 @@ STOCK = StepPlan()
 
 
 class Driver:
-    """One per scheduler; called by it at its four public methods. No method raises."""
+    """One per scheduler; called by it at its four public methods. No method raises.
+
+    failed_steps, last_failure: at how many steps the policy failed, and how it did last.
+    """
 
     def __init__(self, scheduler: Any, parts: Parts) -> None:
         self._scheduler = scheduler
@@ -40,7 +43,7 @@ class Driver:
         self._live = parts.live
         self._adapter = Adapter(scheduler, parts)
         self._in_flight: dict[int, Planned] = {}
-        self._failures = 0
+        self._failures, self.failed_steps, self.last_failure = 0, 0, ""
         self._complained: set[str] = set()
         self._policy_ns = 0
         self._plan, self._budget, self._fallback = STOCK, 0, False
@@ -88,10 +91,10 @@ class Driver:
                 self._plan = self._policy.plan(view)
                 self._budget = self._adapter.apply(self._plan)
                 self._failures = 0
-        except Exception:
+        except Exception as error:
             self._adapter.restore()
             self._plan, self._budget, self._fallback = STOCK, self._scheduler.max_num_scheduled_tokens, True
-            self._policy_failed()
+            self._policy_failed(error)
         self._policy_ns += self._clock.cost_ns() - begin
 
     def _free_at(self, now_ns: int) -> int:
@@ -237,8 +240,9 @@ class Driver:
 
     # -- failures ---------------------------------------------------------------------------------------------
 
-    def _policy_failed(self) -> None:
-        self._failures += 1
+    def _policy_failed(self, error: Exception) -> None:
+        self._failures, self.failed_steps = self._failures + 1, self.failed_steps + 1
+        self.last_failure = f"{type(error).__name__}: {error}"
         if "planning" not in self._complained:
             self._complained.add("planning")
             logger.exception("The scheduling policy failed; stock decisions for this step.")

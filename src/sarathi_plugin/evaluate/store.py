@@ -14,6 +14,7 @@ from sarathi_plugin.config import ConfigError
 from sarathi_plugin.evaluate.knobs import Tuning
 from sarathi_plugin.evaluate.metrics import CAPACITY, OF_SERVER
 from sarathi_plugin.evaluate.plan import Unit
+from sarathi_plugin.simulate import outputs
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
 
@@ -97,16 +98,10 @@ def judged(timelines: Sequence[RequestTimeline], case: WorkloadCase) -> list[Req
     return list(timelines[case.warm_up :])
 
 
-@contextlib.contextmanager
-def writing(where: Path) -> Iterator[None]:
+def writing(where: Path) -> contextlib.AbstractContextManager[None]:
     """Errors of the disk as one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot write {where}: {error.strerror or error}; make room or choose another --out, then run the same "
-            "command again: finished runs are kept."
-        ) from error
+    advice = "make room or choose another --out, then run the same command again: finished runs are kept"
+    return outputs.writing(where, advice)
 
 
 def write_json(path: Path, data: Any) -> None:

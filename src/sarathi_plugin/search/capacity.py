@@ -55,6 +55,18 @@ class Capacity:
         failed = [verdict for verdict in self.tried if not verdict.passed]
         return min(failed, key=lambda verdict: verdict.rate).reason if failed else ""
 
+    @property
+    def below(self) -> float | None:
+        """The lowest rate tried where not even that one passed, else None."""
+        return None if self.rate else min((verdict.rate for verdict in self.tried), default=None)
+
+    @property
+    def text(self) -> str:
+        """The rate for people."""
+        if self.below is None:
+            return f"{self.rate:.3g} requests/s"
+        return f"below {self.below:.3g} requests/s, the lowest rate tried"
+
 
 def find_capacity(
     judge: Callable[[float], Verdict],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from sarathi_plugin.config import ConfigError, explain, load_yaml
 from sarathi_plugin.search.criteria import make_criterion
 from sarathi_plugin.search.promise import Promise
+from sarathi_plugin.simulate.outputs import check_file, writing
 from sarathi_plugin.workload.spec import load_workload
 
 if TYPE_CHECKING:
@@ -81,9 +83,9 @@ class Task:
 
 def read_task(wanted: Wanted) -> Task:
     """Everything that can be checked before anything slow is imported. Raises ConfigError."""
-    if wanted.repeats < 1 or wanted.resolution <= 0:
+    if wanted.repeats < 1 or not wanted.resolution > 0:
         raise ConfigError("A capacity search needs at least one repeat and a resolution above zero.")
-    if wanted.start is not None and wanted.start <= 0:
+    if wanted.start is not None and not 0 < wanted.start < math.inf:
         raise ConfigError(f"Rates are above zero: --start {wanted.start:g} is not.")
     data = load_yaml(str(wanted.slo)) if wanted.slo else {}
     data |= {
@@ -119,8 +121,12 @@ def is_server_file(where: str) -> bool:
 
 
 def check(task: Task) -> None:
-    """Flags that contradict each other. Raises ConfigError."""
+    """Flags that contradict each other, name nothing, or name what cannot be written. Raises ConfigError."""
     wanted = task.wanted
+    if wanted.schedulers is not None and not schedulers_of(task):
+        raise ConfigError("Name at least one scheduler after --scheduler, or leave it out.")
+    if wanted.out is not None:
+        check_file(wanted.out)
     live = is_url(wanted.where) or is_server_file(wanted.where)
     if not live:
         return
@@ -164,12 +170,10 @@ def command(
         results = replicas_needed(task, say=say) if wanted.replicas_for else simulated(task, say=say)
     report = describe(task) | {"results": results}
     text = json.dumps(report, indent=1)
-    if wanted.out is not None:
-        try:
-            wanted.out.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"Cannot write {wanted.out}: {error.strerror or error}.") from error
     write(text if wanted.as_json else "\n".join(lines_of(report)))
+    if wanted.out is not None:
+        with writing(wanted.out):
+            wanted.out.write_text(text + "\n", encoding="utf-8")
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -209,10 +213,17 @@ def capacity_lines(result: dict[str, Any]) -> list[str]:
     spread = (
         f" (95 % {interval[0]:.3g} to {interval[1]:.3g}, {repeats} repeats)" if interval else " (one repeat)"
     )
+    if result["below"] is None:
+        found = f"{least}{rate:.3g} requests/s{spread}"
+    else:
+        found = f"below {result['below']:.3g} requests/s, the lowest rate tried (give a lower --start)"
     limits = [f"{limit['what']} ({limit['repeats']} of {repeats})" for limit in result["limits"]]
-    lines = [
-        f"{result['label']}: {least}{rate:.3g} requests/s{spread}; limit: {'; '.join(limits) or 'none met'}"
-    ]
+    lines = [f"{result['label']}: {found}; limit: {'; '.join(limits) or 'none met'}"]
+    none = result["by_repeat"].count(0)
+    if none and result["below"] is None:
+        lines.append(
+            f"  in {none} of {repeats} repeats no rate passed, which counts as 0: give a lower --start"
+        )
     figures = result["figures_at_capacity"]
     if figures:
         lines.append(f"  at it: {figure_text(figures)}")
@@ -255,5 +266,6 @@ def replica_lines(result: dict[str, Any]) -> list[str]:
 def schedulers_of(task: Task) -> Sequence[str | None]:
     """The schedulers asked for; None leaves the engine file's."""
     if task.wanted.schedulers is not None:
-        return [name.strip() for name in task.wanted.schedulers.split(",") if name.strip()]
+        names = (name.strip() for name in task.wanted.schedulers.split(","))
+        return list(dict.fromkeys(name for name in names if name))
     return [None] if "scheduler" in task.settings else [DEFAULT_SCHEDULERS]

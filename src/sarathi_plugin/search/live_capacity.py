@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from sarathi_plugin.config import ConfigError, Strict, explain, load_yaml
 from sarathi_plugin.load.server import ServerSpec, serve
-from sarathi_plugin.search.capacity_command import result_of
+from sarathi_plugin.search.capacity_command import result_of, schedulers_of
 from sarathi_plugin.search.figures import etalon_of, figures_of
 from sarathi_plugin.search.live import LiveJudge, endpoint_of
 from sarathi_plugin.search.promise import check_classes
@@ -56,9 +56,9 @@ def running(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
 def started(task: Task, *, say: Callable[[str], None], more: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Capacity of a server with each of the schedulers, started one after another; more: arguments of all."""
     server = read_server(task.wanted.where)
-    names = (task.wanted.schedulers or "").split(",")
+    names = schedulers_of(task) if task.wanted.schedulers else []
     results = []
-    for name in (part.strip() for part in names):
+    for name in [name or "" for name in names] or [""]:
         chosen = () if name in ("", "stock") else ("--scheduler", name)
         if chosen and "--scheduler" in server.args:
             raise ConfigError(f"{task.wanted.where} names a scheduler already; leave --scheduler out.")
@@ -95,7 +95,7 @@ def measure_server(
         return verdict
 
     def note(seed: int, capacity: Capacity) -> None:
-        say(f"seed {seed}: capacity {capacity.rate:.3g} requests/s")
+        say(f"seed {seed}: capacity {capacity.text}")
 
     repeated = in_sequence(told, task.seeds, start=start, resolution=task.wanted.resolution, note=note)
     passed = [key for key in judge.timelines if key[1] == task.seeds[0]]

@@ -89,6 +89,11 @@ class Repeated:
         """Whether some repeat never met a rate that failed: the capacity is at least what is said."""
         return any(all(verdict.passed for verdict in capacity.tried) for capacity in self.capacities)
 
+    @property
+    def below(self) -> float | None:
+        """The lowest rate tried where nothing passed in any repeat, else None."""
+        return None if self.rate else min((c.below for c in self.capacities if c.below), default=None)
+
     def as_data(self) -> dict[str, Any]:
         """For JSON: every run of every repeat too."""
         interval = self.interval
@@ -98,6 +103,7 @@ class Repeated:
             "by_repeat": self.rates,
             "resolution": self.resolution,
             "at_least": self.open_ended,
+            "below": self.below,
             "limits": [{"what": what, "repeats": count} for what, count in self.limits],
             "runs": [[_run(verdict) for verdict in capacity.tried] for capacity in self.capacities],
         }

@@ -21,6 +21,7 @@ from sarathi_plugin.search.space import every, key_of
 from sarathi_plugin.search.study import Study, batch_size, run_all
 from sarathi_plugin.search.trial import Row, Trial, deployment_of, finals_of, per_million, predicted
 from sarathi_plugin.search.verify import verify
+from sarathi_plugin.simulate.outputs import make_folder, writing
 from sarathi_plugin.simulate.routing import make_router
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sarathi_plugin.search.space import SearchFile
+
+WINNER = "winner.yaml"
+"""The winner's settings, in ``out``, where its command needs a file."""
 
 VERIFY_SEED = 500
 """Seeds of the live check and of its prediction: those that chose the winner flatter it."""
@@ -50,7 +54,7 @@ def command(
 ) -> None:
     """Search, write ``out``, print the answer. Raises ConfigError for bad input, ServerError from the live check."""
     check(wanted, options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     begin = time.monotonic()
     study = Study(
         wanted,
@@ -61,13 +65,25 @@ def command(
     rows = study.run()
     searched_s = time.monotonic() - begin
     best = finals(rows, wanted, options, say=say)
-    report = report_of(wanted, rows, best, options.out)
+    report, settings = report_of(wanted, rows, best, options.out / WINNER)
     report["seconds"] = {"search": round(searched_s, 1), "with_finals": round(time.monotonic() - begin, 1)}
-    if options.live and best:
-        report["verification"] = check_live(best[0], wanted, options, say=say)
-    (options.out / "search.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    draw(options.out / "pareto.png", rows, front(rows), _row_of(rows, best), search_text.cost_name(rows))
-    write(json.dumps(report, indent=1) if options.as_json else "\n".join(search_text.lines(report)))
+    try:
+        if options.live and best:
+            report["verification"] = check_live(best[0], wanted, options, say=say)
+    finally:  # a live check that fails takes nothing away from what was found
+        text = json.dumps(report, indent=1)
+        write(text if options.as_json else "\n".join(search_text.lines(report)))
+        with writing(options.out):
+            (options.out / "search.json").write_text(text + "\n", encoding="utf-8")
+            if settings:
+                (options.out / WINNER).write_text(settings_text(settings), encoding="utf-8")
+            draw(
+                options.out / "pareto.png",
+                rows,
+                front(rows),
+                _row_of(rows, best),
+                search_text.cost_name(rows),
+            )
 
 
 def check(wanted: SearchFile, options: Options) -> None:
@@ -138,8 +154,10 @@ def _row_of(rows: list[Row], best: list[Row]) -> Row | None:
     return next(row for row in rows if key_of(row["config"]) == key_of(best[0]["config"]))
 
 
-def report_of(wanted: SearchFile, rows: list[Row], best: list[Row], out: Path) -> dict[str, Any]:
-    """Everything as data; writes the winner's settings file where one is needed."""
+def report_of(
+    wanted: SearchFile, rows: list[Row], best: list[Row], file: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything as data, and the settings of the winner that its command finds in this file (none: no file)."""
     from sarathi_plugin import __version__
 
     report: dict[str, Any] = {
@@ -152,19 +170,17 @@ def report_of(wanted: SearchFile, rows: list[Row], best: list[Row], out: Path) -
         "winner": None,
         "rows": rows,
     }
+    settings: dict[str, Any] = {}
     if best and best[0]["passed"]:
         model = (
             wanted.serve.model
             if wanted.serve
             else deployment_of(best[0]["config"], wanted).machine.model.name
         )
-        file = out / "winner.yaml"
         words, settings = serve_arguments(deployment_of(best[0]["config"], wanted), file)
-        if settings:
-            file.write_text(settings_text(settings), encoding="utf-8")
         more = wanted.serve.args if wanted.serve else []
         report["winner"] = {**best[0], "serve": serve_line(model, [*more, *words])}
-    return report
+    return report, settings
 
 
 def check_live(

@@ -46,5 +46,6 @@ def draw(
     right.set_yscale("log")
     for formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
         formatter(StrMethodFormatter("{x:g}"))
-    left.legend(fontsize=8, frameon=False)
+    if left.get_legend_handles_labels()[0]:
+        left.legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=130)

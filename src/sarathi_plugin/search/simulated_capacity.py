@@ -136,7 +136,7 @@ def simulated(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]
     ):
         found[job.label, job.seed] = result
         say(
-            f"{done}/{len(jobs)} {job.label}, seed {job.seed}: {result.capacity.rate:.3g} requests/s, limit: "
+            f"{done}/{len(jobs)} {job.label}, seed {job.seed}: {result.capacity.text}, limit: "
             f"{result.capacity.limit or 'none met'}"
         )
     return [

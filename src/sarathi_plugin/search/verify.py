@@ -74,7 +74,7 @@ def verify(
                 return verdict
 
             def note(seed: int, capacity: Capacity) -> None:
-                say(f"live, seed {seed}: capacity {capacity.rate:.3g} requests/s")
+                say(f"live, seed {seed}: capacity {capacity.text}")
 
             found = in_sequence(
                 told, list(seeds), start=start, resolution=LIVE_RESOLUTION, step=LIVE_STEP, note=note

@@ -74,9 +74,12 @@ def batched_tokens(spec: EngineSpec, profile: StepTimeProfile) -> int:
 
 def vllm_config(spec: EngineSpec, profile: StepTimeProfile) -> Any:
     """A VllmConfig of one's own (schedulers change theirs). Raises ConfigError when vLLM refuses the arguments."""
-    key = (spec.model_dump_json(), profile.model_dump_json())
+    # Of our settings only the number of tokens reaches vLLM: variants that differ in others share one.
+    resolved = {"scheduler": STOCK, "sarathi": {}, "max_num_batched_tokens": batched_tokens(spec, profile)}
+    plain = spec.model_copy(update=resolved)
+    key = (plain.model_dump_json(), profile.model_dump_json())
     if key not in _CONFIGS:
-        _CONFIGS[key] = _create_config(spec, profile)
+        _CONFIGS[key] = _create_config(plain, profile)
     return copy.deepcopy(_CONFIGS[key])
 
 
@@ -100,7 +103,7 @@ def _create_config(spec: EngineSpec, profile: StepTimeProfile) -> Any:
                 dtype="bfloat16",
                 block_size=spec.block_size,
                 max_model_len=length,
-                max_num_batched_tokens=batched_tokens(spec, profile),
+                max_num_batched_tokens=spec.max_num_batched_tokens,
                 max_num_seqs=spec.max_num_seqs,
                 enable_prefix_caching=spec.enable_prefix_caching,
                 tensor_parallel_size=profile.tensor_parallel,
@@ -143,13 +146,27 @@ def kv_cache_config(config: Any, spec: EngineSpec, profile: StepTimeProfile) -> 
     except ValueError as error:
         length = spec.model_length(profile)
         page = layer.page_size_bytes * max(len(part) for part in parts)
-        need = page * -(-length // spec.block_size)
+        blocks = -(-length // spec.block_size)
+        need = page * blocks
+        if spec.num_gpu_blocks_override is not None and memory >= need:
+            raise ConfigError(
+                f"num_gpu_blocks_override: {spec.num_gpu_blocks_override} blocks of {spec.block_size} tokens cannot "
+                f"hold one request of {length} tokens, which needs {blocks}; raise it or lower max_model_len."
+            ) from error
         raise ConfigError(
             f"KV memory of {memory / 1e9:.2f} GB cannot hold one request of {length} tokens, which needs "
             f"{need / 1e9:.2f} GB; raise the memory or lower max_model_len."
         ) from error
     config.cache_config.num_gpu_blocks = found.num_blocks
     return found
+
+
+def check_engine(spec: EngineSpec, profile: StepTimeProfile) -> None:
+    """Raise ConfigError unless ``make_scheduler`` can make this one."""
+    if spec.scheduler != STOCK:
+        settings = spec.settings()
+        plugins.make_policy(settings, plugins.manager_for(settings))
+    kv_cache_config(vllm_config(spec, profile), spec, profile)
 
 
 def make_scheduler(

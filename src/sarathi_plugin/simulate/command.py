@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
-
 from sarathi_plugin import plugins
-from sarathi_plugin.config import CURVES, ConfigError, explain, load_curve, load_yaml, make_settings
+from sarathi_plugin.config import CURVES, DEFAULT_CURVE, ConfigError, load_curve, load_yaml, make_settings
 from sarathi_plugin.load.curve import write_curve
 from sarathi_plugin.load.summary import summarise
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.simulate.build import check_engine
+from sarathi_plugin.simulate.outputs import make_folder, writing
+from sarathi_plugin.simulate.routing import make_router
 from sarathi_plugin.simulate.run import Simulation, SimulationResult, simulate
-from sarathi_plugin.simulate.spec import STOCK, EngineSpec, with_setting
+from sarathi_plugin.simulate.spec import STOCK
 from sarathi_plugin.simulate.sweep import sweep
 from sarathi_plugin.simulate.targets import prefill_curve
+from sarathi_plugin.simulate.variants import variants
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from sarathi_plugin.simulate.spec import EngineSpec
     from sarathi_plugin.workload.trace import Trace
 
 COLUMNS = (
@@ -66,10 +67,12 @@ def command(wanted: Wanted, *, say: Callable[[str], None]) -> None:
     """Simulate all variants, write ``out``, print the table. Raises ConfigError."""
     profile = read_profile(wanted.profile)
     trace = load_workload(wanted.workload).trace(wanted.rate, wanted.requests, wanted.seed)
-    wanted.out.mkdir(parents=True, exist_ok=True)
+    engines = engines_of(wanted)
+    _check(wanted, profile, trace, [engine for _, engine in engines])
+    make_folder(wanted.out)
     curve = _curve_for(profile, wanted.out)
     jobs = []
-    for number, (label, engine) in enumerate(variants(wanted)):
+    for number, (label, engine) in enumerate(engines):
         judged = _with_curve(engine, curve)
         simulation = Simulation(
             profile=profile,
@@ -91,21 +94,31 @@ def command(wanted: Wanted, *, say: Callable[[str], None]) -> None:
         say(f"{done}/{len(jobs)} {job[0]}: {row['x_real']:.0f} times real time, in {job[1]}")
     for line in table({label: rows[label] for label, _, _ in jobs}):
         say(line)
+    if lost := [row["lost"] for row in rows.values() if row["lost"]]:
+        raise ConfigError(lost[0])
 
 
 def _one(job: tuple[str, Path, Simulation]) -> dict[str, Any]:
-    """Simulate one variant and write its folder; returns its row."""
+    """Simulate one variant and write its folder; returns its row, with what could not be written under ``lost``."""
     import time
 
     label, folder, simulation = job
     begin = time.monotonic()
     result = simulate(simulation)
     took = time.monotonic() - begin
-    folder.mkdir(exist_ok=True)
-    parquet.write_timelines(folder / "timelines.parquet", result.timelines)
-    if simulation.keep_steps:
-        parquet.write_steps(folder / "steps.parquet", result.steps)
     row = row_of(result)
+    lost = ""
+    try:
+        _keep(folder, label, simulation, result, row)
+    except ConfigError as error:
+        lost = str(error)
+    return row | {"x_real": row["virtual s"] / took, "lost": lost}
+
+
+def _keep(
+    folder: Path, label: str, simulation: Simulation, result: SimulationResult, row: dict[str, Any]
+) -> None:
+    """Write the folder of one variant. Raises ConfigError."""
     head = {
         "label": label,
         "profile": simulation.profile.name,
@@ -115,32 +128,28 @@ def _one(job: tuple[str, Path, Simulation]) -> dict[str, Any]:
         "router": simulation.router,
         "summary": row,
     }
-    (folder / "summary.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-    return row | {"x_real": row["virtual s"] / took}
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        parquet.write_timelines(folder / "timelines.parquet", result.timelines)
+        if simulation.keep_steps:
+            parquet.write_steps(folder / "steps.parquet", result.steps)
 
 
-def variants(wanted: Wanted) -> list[tuple[str, EngineSpec]]:
-    """(label, engine) of every combination of the swept values. Raises ConfigError."""
+def engines_of(wanted: Wanted) -> list[tuple[str, EngineSpec]]:
+    """(label, engine) of every variant. Raises ConfigError."""
     base = load_yaml(str(wanted.engine)) if wanted.engine else {}
     base |= {key: value for key, value in wanted.settings.items() if value is not None}
-    axes = []
-    for text in wanted.sweeps:
-        key, equals, values = text.partition("=")
-        if not equals or not values:
-            raise ConfigError(f"Write --sweep KEY=A,B,C, not {text!r}.")
-        axes.append([(key, yaml.safe_load(value)) for value in values.split(",")])
-    found = []
-    for chosen in itertools.product(*axes):
-        data = base
-        for key, value in chosen:
-            data = with_setting(data, key, value)
-        try:
-            engine = EngineSpec.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(explain(error, str(wanted.engine or "engine"))) from error
-        label = " ".join(f"{key}={value}" for key, value in chosen) or engine.scheduler
-        found.append((label, engine))
-    return found
+    return variants(base, wanted.sweeps, str(wanted.engine or "engine"))
+
+
+def _check(wanted: Wanted, profile: StepTimeProfile, trace: Trace, engines: Sequence[EngineSpec]) -> None:
+    """Everything that can be told before anything is written or runs. Raises ConfigError."""
+    make_router(wanted.router)
+    for engine in engines:
+        targets_of(engine, DEFAULT_CURVE, trace)
+        trace.checked(engine.model_length(profile))
+        check_engine(engine, profile)
 
 
 def _curve_for(profile: StepTimeProfile, out: Path) -> str:

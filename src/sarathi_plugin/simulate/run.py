@@ -15,6 +15,7 @@ from sarathi_plugin.simulate.book import Book, Entry
 from sarathi_plugin.simulate.build import make_scheduler
 from sarathi_plugin.simulate.clock import EPOCH_NS, VirtualClock
 from sarathi_plugin.simulate.device import Device
+from sarathi_plugin.simulate.failures import check_policy
 from sarathi_plugin.simulate.forward import Coaster
 from sarathi_plugin.simulate.loop import EngineLoop
 from sarathi_plugin.simulate.requests import RequestFactory
@@ -118,7 +119,7 @@ def simulate(
     watch: Callable[[Book, Entry | None, int], bool] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SimulationResult:
-    """Run it. Raises ConfigError for what cannot be served at all.
+    """Run it. Raises ConfigError for what cannot be served at all, and for a policy that failed at some step.
 
     watch(book, entry, now_ns): sees every request that ended and every turn (None); False stops the simulation.
     progress(n): n requests have arrived.
@@ -129,7 +130,9 @@ def simulate(
         for engine in engines:
             engine.loop.watch = partial(_look, watch, engine)
     complete = _drive(wanted, engines, progress)
-    return _result(engines, complete=complete)
+    result = _result(engines, complete=complete)
+    check_policy(wanted.engine.scheduler, [engine.loop for engine in engines], result.steps)
+    return result
 
 
 def _look(watch: Callable[[Book, Entry | None, int], bool], engine: _Engine, entry: Entry | None) -> bool:

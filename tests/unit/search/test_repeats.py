@@ -8,6 +8,7 @@ import pytest
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.search.capacity import Capacity, Verdict
+from sarathi_plugin.search.capacity_command import capacity_lines, result_of
 from sarathi_plugin.search.repeats import Repeated, in_sequence, kind_of, mean_interval, one_repeat
 
 
@@ -102,3 +103,23 @@ def test_nothing_to_repeat_is_refused():
         in_sequence(lambda rate, _: below(1, rate), [], start=1, resolution=0.1)
     with pytest.raises(ConfigError, match="span of at least 1"):
         one_repeat(lambda rate: below(1, rate), start=1, resolution=0.1, step=1.3, span=0.5)
+
+
+def test_a_start_that_is_too_high_is_not_a_capacity_of_nothing():
+    def nothing(seed: float) -> Capacity:
+        return one_repeat(lambda rate: below(0.01, rate), start=100 + seed, resolution=0.1, step=1.3)
+
+    none = Repeated((nothing(0), nothing(64)), 0.1)
+    assert none.capacities[0].text == "below 1.56 requests/s, the lowest rate tried"
+    assert none.below == 100 / 64
+    shown = capacity_lines(result_of("arm", none, {}))
+    assert shown == [
+        "arm: below 1.56 requests/s, the lowest rate tried (give a lower --start); limit: batch: first tokens late "
+        "(2 of 2)"
+    ]
+    some = Repeated((nothing(0), capacity(2.0)), 0.1)
+    assert some.below is None
+    assert capacity_lines(result_of("arm", some, {}))[1] == (
+        "  in 1 of 2 repeats no rate passed, which counts as 0: give a lower --start"
+    )
+    assert Repeated((capacity(2.0),), 0.1).as_data()["below"] is None
