@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sarathi_plugin import cli
+from sarathi_plugin.evaluate.arms import resolve
+from sarathi_plugin.evaluate.plan import Unit
+from sarathi_plugin.evaluate.store import Store
 from sarathi_plugin.load.timelines import write_timelines
 from tests.unit.evaluate.experiments import experiment, settings, timeline, write
 
@@ -80,6 +84,42 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"sarathi": {"choices": [1]}}}], "tune": {}},
         "Arm 'ours', knobs: sarathi is no setting; write sarathi.KEY.",
     ),
+    "knob that is misspelt": (
+        {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_seqs": {"low": 1, "high": 2}}}], "tune": {}},
+        "Arm 'ours', knobs: max_seqs=1.0: arm 'ours': engine: max_seqs: this key is not known.",
+    ),
+    "knob of the policy that is misspelt": (
+        {"arms": [STOCK, OURS | {"tune": True, "knobs": {"sarathi.policy.x": {"choices": [1]}}}], "tune": {}},
+        "Arm 'ours', knobs: sarathi.policy.x=1: ",
+    ),
+    "choices of text": (
+        {
+            "arms": [STOCK | {"tune": True, "knobs": {"max_num_seqs": {"choices": [8, "a"]}}}, OURS],
+            "tune": {},
+        },
+        "Arm 'stock', knobs: max_num_seqs=a: arm 'stock': engine: max_num_seqs: Input should be a valid integer",
+    ),
+    "range below nothing": (
+        {
+            "arms": [
+                STOCK | {"tune": True, "knobs": {"max_num_seqs": {"low": -5, "high": 9, "whole": True}}},
+                OURS,
+            ],
+            "tune": {},
+        },
+        "Arm 'stock', knobs: max_num_seqs=-5: arm 'stock': engine: max_num_seqs: Input should be greater than 0",
+    ),
+    "range of fractions": (
+        {
+            "arms": [STOCK | {"tune": True, "knobs": {"max_num_seqs": {"low": 1, "high": 9}}}, OURS],
+            "tune": {},
+        },
+        "max_num_seqs: Input should be a valid integer, got a number with a fractional part",
+    ),
+    "loads that print alike": (
+        {"workloads": [WORKLOAD | {"loads": [1.0000001, 1.0000002]}]},
+        "workloads.0.loads: two loads are alike in their first six digits",
+    ),
     "knob without values": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_num_seqs": {"low": 1}}}], "tune": {}},
         "give choices, or low and high.",
@@ -148,6 +188,12 @@ def test_the_plan_says_what_would_run_and_writes_nothing(run: Callable[..., Resu
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
 
 
+def test_flags_that_are_not_simulated_are_named(run: Callable[..., Result], tmp_path: Path):
+    write(tmp_path, arms=[STOCK | {"flags": ["--enforce-eager", "--seed=3"]}, OURS])
+    result = run("evaluate", "experiment.yaml", "--plan")
+    assert "  The flags of stock are not simulated: --enforce-eager --seed=3.\n" in result.stdout
+
+
 def test_a_server_that_is_not_there(run: Callable[..., Result], tmp_path: Path):
     write(
         tmp_path,
@@ -169,7 +215,14 @@ REPORTS = {
     ),
     "no experiment": (("folder",), "folder holds no experiment; give a folder that sarathi evaluate wrote."),
     "no run yet": (("begun",), "begun holds no finished run yet; run sarathi evaluate first."),
-    "arms of another version": (("other",), "other/resolved.json is not of this version: 'arms'."),
+    "arms of another version": (
+        ("other",),
+        "other/resolved.json is not a list of arms of this version: arms: Field required.",
+    ),
+    "environment of another version": (
+        ("odd",),
+        "odd/environment-e.json is not an environment of this version: Input should be a valid dictionary",
+    ),
     "no such run": (("--compare", "a", "good.jsonl.gz"), "Cannot read a: No such file or directory."),
     "folder without a run": (
         ("--compare", "folder", "good.jsonl.gz"),
@@ -202,10 +255,16 @@ REPORTS = {
 def test_bad_reports_are_one_sentence(
     run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ):
-    for name in ("folder", "begun", "other"):
+    for name in ("folder", "begun", "other", "odd"):
         (tmp_path / name).mkdir()
-    for name in ("begun", "other"):
+    for name in ("begun", "other", "odd"):
         (tmp_path / name / "experiment.json").write_text(experiment().model_dump_json())
+    arms = resolve(experiment(), {})
+    (tmp_path / "odd" / "resolved.json").write_text(json.dumps({"arms": [arm.facts() for arm in arms]}))
+    (tmp_path / "odd" / "environment-e.json").write_text("5")
+    store, unit = Store(tmp_path / "odd"), Unit("run", "chats", 2.0, 11, 0, "ours")
+    with store.opened(experiment().model_dump(mode="json")):
+        store.write(unit, {"figures": {}}, timelines=[timeline("r", 0, [100, 40])])
     (tmp_path / "other" / "resolved.json").write_text("{}")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b""))

@@ -59,7 +59,7 @@ def tuned(found: Evidence) -> Item:
     """AP2: was the baseline tuned, with as many trials as the subject, over enough, and to a good end?"""
     question = "Was the baseline tuned for this setting, with as many trials as the subject?"
     base, subject = found.wanted.baseline, found.wanted.subject
-    trials = {name: len(found.tuning[name].trials) if name in found.tuning else 0 for name in (base, subject)}
+    trials = {name: _ran(found, name) for name in (base, subject)}
     why = []
     if trials[base] == 0:
         why.append("the baseline was not tuned")
@@ -68,8 +68,13 @@ def tuned(found: Evidence) -> Item:
     why += _narrow(found, base)
     why += _in_vain(found, base)
     why += _beaten(found, base)
-    counts = f"{base}: {trials[base]} trials, {subject}: {trials[subject]} trials"
+    counts = f"{base}: {trials[base]} trials that ran, {subject}: {trials[subject]} trials that ran"
     return Item("AP2", question, mark(not why), "; ".join([counts, *why]))
+
+
+def _ran(found: Evidence, arm: str) -> int:
+    """Trials of an arm's tuning that gave a score: one that was refused tells nothing."""
+    return sum(trial.score is not None for trial in found.tuning[arm].trials) if arm in found.tuning else 0
 
 
 def _narrow(found: Evidence, base: str) -> list[str]:

@@ -180,7 +180,8 @@ def interleaved(found: Evidence) -> Item:
     if not started:
         return Item("ours", question, "none", "simulated: there is no drift")
     order = sorted(
-        (run for run in found.results.runs if "started_ns" in run.facts), key=lambda r: str(r.facts["ended"])
+        (run for run in found.results.runs if "started_ns" in run.facts),
+        key=lambda r: str(r.facts.get("ended")),
     )
     for place, run in enumerate(order):
         started[run.unit.arm].append(place)

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from sarathi_plugin.evaluate.arms import Arm
     from sarathi_plugin.evaluate.plan import Unit
+    from sarathi_plugin.evaluate.spec import ArmSpec
 
     Say = Callable[[str], None]
 
@@ -59,7 +61,7 @@ def checked(wanted: Experiment) -> list[Arm]:
     arming.targets_of(wanted)
     for spec in wanted.arms:
         if spec.tune:
-            knobs.knobs_of(spec)
+            check_knobs(wanted, spec)
     found = arming.resolve(wanted, {})
     if wanted.mode == "live":
         arming.servable(found, wanted.live.flags)
@@ -71,6 +73,16 @@ def checked(wanted: Experiment) -> list[Arm]:
                 f"Workload {case.name!r} asks for the SLO class {min(unknown)!r}: define it under classes."
             )
     return found
+
+
+def check_knobs(wanted: Experiment, spec: ArmSpec) -> None:
+    """Raise ConfigError for a knob that does not exist, or a value that its setting does not take."""
+    for name, knob in knobs.knobs_of(spec).items():
+        for value in knobs.probes(knob):
+            try:
+                arming.arm_of(wanted, spec, {name: value})
+            except ConfigError as error:
+                raise ConfigError(f"Arm {spec.name!r}, knobs: {name}={value}: {error}") from error
 
 
 def show_plan(
@@ -190,6 +202,7 @@ def tune_all(wanted: Experiment, store: Store, workers: int, say: Say) -> dict[s
     if not left:
         return found
     from sarathi_plugin.evaluate.tune import tune_in_child
+    from sarathi_plugin.simulate.sweep import KILLED
 
     # Fresh processes: vLLM, torch and their threads must not stay in the one that times tokens.
     with ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn")) as pool:
@@ -202,6 +215,8 @@ def tune_all(wanted: Experiment, store: Store, workers: int, say: Say) -> dict[s
                     (store.out / TUNING).mkdir(exist_ok=True)
                     write_json(store.out / TUNING / f"{tuning.arm}.json", tuning.facts())
                 say(f"tuned {tuning.arm} in {len(tuning.trials)} trials: {tuning.best.knobs or 'as written'}")
+        except BrokenProcessPool as error:
+            raise ConfigError(KILLED) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):

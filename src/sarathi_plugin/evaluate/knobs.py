@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ KNOBS: dict[str, dict[str, Knob]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One configuration tried. score: None when vLLM refused it, with the reason."""
+    """One configuration tried. score: None when it was refused, with the reason."""
 
     knobs: dict[str, Any]
     score: float | None
@@ -98,6 +99,14 @@ def knobs_of(arm: ArmSpec) -> dict[str, Knob]:
     if arm.scheduler not in KNOBS:
         raise ConfigError(f"Arm {arm.name!r}: nothing is known to tune of {arm.scheduler!r}; name its knobs.")
     return KNOBS[arm.scheduler]
+
+
+def probes(knob: Knob) -> list[Any]:
+    """Values that stand for all that a search may choose: the choices, or the ends and something between them."""
+    if knob.choices is not None:
+        return list(knob.choices)
+    low, high = knob.low or 0.0, knob.high or 0.0
+    return [round(low), round(high)] if knob.whole else [low, low + (high - low) / math.e, high]
 
 
 def search(

@@ -111,6 +111,18 @@ def describe(
         lines.append(
             f"  {case.name}: {case.source} at {rates} requests/s, {case.requests} judged + {case.warm_up} before"
         )
+    lines += [f"  {line}" for line in not_simulated(wanted)]
     lines.append(f"  seeds {', '.join(map(str, wanted.seeds))}, {wanted.repeats} repeats")
     lines.append(f"{len(units)} runs, {len(units) - len(left)} done")
     return lines
+
+
+def not_simulated(wanted: Experiment) -> list[str]:
+    """What is asked of the arms that the simulator does not know, in sentences."""
+    if wanted.mode == "live":
+        return []
+    return [
+        f"The flags of {arm.name} are not simulated: {' '.join(arm.flags)}."
+        for arm in wanted.arms
+        if arm.flags
+    ]

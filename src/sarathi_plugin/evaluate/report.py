@@ -15,8 +15,9 @@ from sarathi_plugin.evaluate.checklist import checklist
 from sarathi_plugin.evaluate.document import Report
 from sarathi_plugin.evaluate.evidence import Evidence, Item
 from sarathi_plugin.evaluate.metrics import METRICS
+from sarathi_plugin.evaluate.shapes import EnvironmentFile, ResolvedFile, read_json, read_shape
 from sarathi_plugin.evaluate.spec import Experiment
-from sarathi_plugin.evaluate.store import EXPERIMENT, RESOLVED, Store, read_json, read_tuning, writing
+from sarathi_plugin.evaluate.store import EXPERIMENT, RESOLVED, Store, read_tuning, writing
 from sarathi_plugin.steptime.machine import ProfileModel
 from sarathi_plugin.steptime.profile import read_profile
 
@@ -58,7 +59,7 @@ def build(out: Path) -> Report:
         if run.valid and run.unit.kind == "run":
             _take(data, run)
     environments = {
-        path.stem.removeprefix("environment-"): read_json(path)
+        path.stem.removeprefix("environment-"): read_shape(path, EnvironmentFile, "an environment")[0]
         for path in sorted(out.glob("environment-*.json"))
     }
     tuning = read_tuning(store.out, wanted)
@@ -71,7 +72,7 @@ def build(out: Path) -> Report:
     return Report(
         title=f"{wanted.name} ({wanted.mode})",
         answer=claim.sentence(where(wanted)),
-        notes=notes(claim, items, len(runs), len(units), results),
+        notes=[*notes(claim, items, len(runs), len(units), results), *plan.not_simulated(wanted)],
         sections=[
             sections.answers(data),
             sections.checks(items),
@@ -90,10 +91,10 @@ def build(out: Path) -> Report:
 
 def _arms(path: Path) -> dict[str, Any]:
     """Arms by name as they were resolved; none before that. Raises ConfigError."""
-    try:
-        return {arm["name"]: arm for arm in read_json(path)["arms"]} if path.is_file() else {}
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is not of this version: {error}.") from error
+    if not path.is_file():
+        return {}
+    data, _ = read_shape(path, ResolvedFile, "a list of arms")
+    return {arm["name"]: arm for arm in data["arms"]}
 
 
 def where(wanted: Experiment) -> str:

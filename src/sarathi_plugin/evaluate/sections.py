@@ -161,7 +161,7 @@ def tuning(data: Data, found: Mapping[str, Tuning]) -> Section:
             arm, str(len(one.trials)), str(refused), ", ".join(one.space), "-" if first is None else f"{first:.4f}",
             f"{one.best.score or 0:.4f}", chosen or "as written",
         ])  # fmt: skip
-    head = ["arm", "trials", "refused by vLLM", "knobs", "score as written", "best score", "chosen"]
+    head = ["arm", "trials", "refused", "knobs", "score as written", "best score", "chosen"]
     share = data.wanted.tune.load_share if data.wanted.tune else 1.0
     loads = "" if share == 1 else f" at {share:.3g} times the loads compared at"
     text = (
@@ -175,8 +175,8 @@ def runs(data: Data) -> Section:
     """Every run that was not used, and what was checked of all."""
     bad = [[run.unit.name, "; ".join(run.reasons)] for run in data.results.invalid]
     checked = [run.facts["validity"] for run in data.results.runs if "validity" in run.facts]
-    lag = max((v["lag_p99_ms"] for v in checked), default=0.0)
-    cpu = max((v["client_cpu"] for v in checked if v["client_cpu"] is not None), default=None)
+    lag = max((v.get("lag_p99_ms", 0.0) for v in checked), default=0.0)
+    cpu = max((v["client_cpu"] for v in checked if v.get("client_cpu") is not None), default=None)
     text = (
         f"{len(data.results.runs)} runs, {len(bad)} invalid. Slowest dispatch P99 of a run: {lag:.1f} ms; busiest "
         f"client: {'-' if cpu is None else f'{cpu:.0%} of a core'}. A run is invalid when its client "

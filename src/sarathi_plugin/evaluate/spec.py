@@ -83,6 +83,8 @@ class WorkloadCase(Strict):
     def _differ(cls, value: list[float]) -> list[float]:
         if len(set(value)) < len(value):
             raise ValueError("a load is named twice")
+        if len({f"{load:g}" for load in value}) < len(value):
+            raise ValueError("two loads are alike in their first six digits")
         return value
 
 

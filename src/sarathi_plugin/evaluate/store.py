@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.evaluate.knobs import Tuning
 from sarathi_plugin.evaluate.metrics import CAPACITY, OF_SERVER
-from sarathi_plugin.evaluate.plan import Unit
+from sarathi_plugin.evaluate.shapes import ExperimentFile, RunFile, TuningFile, read_shape
 from sarathi_plugin.simulate import outputs
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sarathi_plugin.evaluate.metrics import Metric
+    from sarathi_plugin.evaluate.plan import Unit
     from sarathi_plugin.evaluate.spec import Experiment, WorkloadCase
     from sarathi_plugin.records import RequestTimeline, StepRecord
     from sarathi_plugin.workload.trace import Trace
 
-RUNS, TUNING, PART = "runs", "tuning", ".part-"
+RUNS, TUNING, PART, BROKEN = "runs", "tuning", ".part-", ".broken-"
 EXPERIMENT, RESOLVED, RUN = "experiment.json", "resolved.json", "run.json"
 TIMELINES, STEPS, SERVER = "timelines.parquet", "steps.parquet", "server-timelines.parquet"
 
@@ -120,16 +121,6 @@ def _plain(thing: Any) -> Any:
     raise TypeError(f"{type(thing).__name__} does not go into a file")
 
 
-def read_json(path: Path) -> Any:
-    """Raises ConfigError for a file that is not there or was cut short."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged or was cut short: {error}.") from error
-
-
 class Store:
     """The folder of one experiment."""
 
@@ -161,7 +152,7 @@ class Store:
         path = self.out / EXPERIMENT
         plain = json.loads(json.dumps(experiment))
         if path.is_file():
-            other = read_json(path)
+            other, _ = read_shape(path, ExperimentFile, "an experiment")
             kept = [*(self.out / RUNS).glob("[!.]*"), *(self.out / TUNING).glob("[!.]*")]
             if other == plain:
                 return
@@ -200,7 +191,12 @@ class Store:
                     parquet.write_steps(part / STEPS, [steps])
                 if server:
                     parquet.write_timelines(part / SERVER, server)
-                part.rename(self.out / RUNS / unit.name)
+                whole = self.out / RUNS / unit.name
+                if whole.exists():  # without its run.json, or it would not have been run again
+                    aside = whole.with_name(f"{BROKEN}{unit.name}")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    whole.rename(aside)
+                part.rename(whole)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -215,11 +211,8 @@ class Store:
 
 def read_run(folder: Path) -> StoredRun:
     """A run from its folder. Raises ConfigError."""
-    facts = read_json(folder / RUN)
-    try:
-        return StoredRun(Unit(**facts["unit"]), facts, folder)
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / RUN} is not a run of this version: {error}.") from error
+    facts, checked = read_shape(folder / RUN, RunFile, "a run")
+    return StoredRun(checked.unit, facts, folder)
 
 
 def read_tuning(out: Path, wanted: Experiment) -> dict[str, Tuning]:
@@ -228,8 +221,6 @@ def read_tuning(out: Path, wanted: Experiment) -> dict[str, Tuning]:
     for arm in wanted.arms:
         path = out / TUNING / f"{arm.name}.json"
         if arm.tune and path.is_file():
-            try:
-                found[arm.name] = Tuning.of(read_json(path))
-            except (TypeError, KeyError) as error:
-                raise ConfigError(f"{path} is not a tuning of this version: {error}.") from error
+            data, _ = read_shape(path, TuningFile, "a tuning")
+            found[arm.name] = Tuning.of(data)
     return found

@@ -21,6 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 PR_SET_PDEATHSIG = 1
+KILLED = "A worker process was killed from outside, as happens when memory runs out: try with fewer workers."
 
 
 def sweep(
@@ -64,9 +65,7 @@ def _in_processes(
             for done in as_completed(pending):
                 yield pending.pop(done), done.result()
         except BrokenProcessPool as error:
-            raise ConfigError(
-                "A worker process was killed from outside, as happens when memory runs out: try with fewer workers."
-            ) from error
+            raise ConfigError(KILLED) from error
         finally:
             if pending:  # nobody waits for these any more, and one may take minutes
                 for process in ours:

@@ -108,6 +108,16 @@ FAILS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"tuning": {"stock": tuning("stock", 5), "ours": tuning("ours", 20)}},
         "5 trials of the baseline, 20 of the subject",
     ),
+    "trials that were refused": (
+        TUNED,
+        {
+            "tuning": {
+                "stock": Tuning("stock", (Trial({}, 0.9), *[Trial({"x": 1}, None, "no")] * 19), (0,), SPACE),
+                "ours": tuning("ours", 20),
+            }
+        },
+        "stock: 1 trials that ran, ours: 20 trials that ran; 1 trials of the baseline, 20 of the subject",
+    ),
     "one budget": (
         TUNED,
         {"tuning": {"stock": tuning("stock", 20, space={"max_num_batched_tokens": {"choices": [64]}})}},

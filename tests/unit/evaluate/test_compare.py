@@ -76,7 +76,9 @@ def test_a_run_that_was_refused_is_not_compared(tmp_path: Path):
     store = Store(tmp_path)
     unit = Unit("run", "chats", 2.0, 1, 0, "ours")
     with store.opened({}):
-        store.write(unit, {"validity": {"reasons": ["the client lagged"]}}, timelines=run(0.1, 1))
+        store.write(
+            unit, {"figures": {}, "validity": {"reasons": ["the client lagged"]}}, timelines=run(0.1, 1)
+        )
     found = compare.read(tmp_path / "runs" / unit.name)
     with pytest.raises(compare.ConfigError, match="is an invalid run and is not compared: the client lagged"):
         compare.check(found, found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import replace
+import signal
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,24 @@ import pytest
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_MS
-from sarathi_plugin.evaluate import metrics
+from sarathi_plugin.evaluate import metrics, tune
 from sarathi_plugin.evaluate.analysis import Results
+from sarathi_plugin.evaluate.command import tune_all
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import Unit
-from sarathi_plugin.evaluate.store import RUN, RUNS, TIMELINES, Store, read_run
+from sarathi_plugin.evaluate.store import (
+    EXPERIMENT,
+    RUN,
+    RUNS,
+    TIMELINES,
+    TUNING,
+    Store,
+    read_run,
+    read_tuning,
+)
 from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.telemetry import parquet
-from tests.unit.evaluate.experiments import timeline
+from tests.unit.evaluate.experiments import experiment, timeline
 
 UNIT = Unit("run", "chats", 2.0, 1, 0, "ours")
 TIMELINE = timeline("r", 0, [300, 40])
@@ -124,7 +135,7 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path):
 def test_a_run_that_was_cut_short_is_named(tmp_path: Path):
     store = Store(tmp_path)
     with store.opened({}):
-        store.write(UNIT, {}, timelines=[TIMELINE] * 50)
+        store.write(UNIT, {"figures": {}}, timelines=[TIMELINE] * 50)
     folder = tmp_path / RUNS / UNIT.name
     whole = (folder / TIMELINES).read_bytes()
     (folder / TIMELINES).write_bytes(whole[: len(whole) // 2])
@@ -137,6 +148,82 @@ def test_a_run_that_was_cut_short_is_named(tmp_path: Path):
     (folder / RUN).write_text(json.dumps({"unit": {"a": 1}}))
     with pytest.raises(ConfigError, match="is not a run of this version"):
         read_run(folder)
+
+
+DAMAGED = {
+    "no mapping": (RUNS, [], "is not a run of this version: Input should be a valid dictionary"),
+    "no figures": (RUNS, {"unit": asdict(UNIT)}, "is not a run of this version: no figures"),
+    "figures of text": (
+        RUNS,
+        {"unit": asdict(UNIT), "figures": {"fluid_share": "all"}},
+        "is not a run of this version: figures.fluid_share: Input should be a valid number",
+    ),
+    "no capacity": (
+        RUNS,
+        {"unit": asdict(UNIT) | {"kind": "capacity"}, "figures": {}},
+        "is not a run of this version: no capacity",
+    ),
+    "reasons of numbers": (
+        RUNS,
+        {"unit": asdict(UNIT), "figures": {}, "validity": {"reasons": 3}},
+        "is not a run of this version: validity.reasons: Input should be a valid list",
+    ),
+    "another experiment": (EXPERIMENT, [], "is not an experiment of this version: Input should be"),
+    "no trials": (
+        TUNING,
+        {"arm": "ours", "trials": [], "seeds": [1], "space": {}},
+        "is not a tuning of this version: trials: Tuple should have at least 1 item",
+    ),
+    "knobs of a number": (
+        TUNING,
+        {"arm": "ours", "trials": [{"knobs": 5, "score": 1}], "seeds": [1], "space": {}},
+        "is not a tuning of this version: trials.0.knobs: Input should be a valid dictionary",
+    ),
+    "a space of nothing": (
+        TUNING,
+        {"arm": "ours", "trials": [{"knobs": {}, "score": 1}], "seeds": [1], "space": {"x": {}}},
+        "is not a tuning of this version: space.x: give choices, or low and high",
+    ),
+}
+
+
+@pytest.mark.parametrize(("where", "data", "sentence"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_file_of_another_shape_is_named(tmp_path: Path, where: str, data: Any, sentence: str):
+    tuned = {"name": "ours", "scheduler": "sarathi", "tune": True}
+    wanted = experiment(arms=[{"name": "stock"}, tuned], tune={})
+    run, tuning = tmp_path / RUNS / UNIT.name / RUN, tmp_path / TUNING / "ours.json"
+    path = {RUNS: run, TUNING: tuning, EXPERIMENT: tmp_path / EXPERIMENT}[where]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError) as caught:
+        read_tuning(tmp_path, wanted)
+        Store(tmp_path).runs([UNIT])
+        Store(tmp_path).opened({}).__enter__()
+    assert str(caught.value).startswith(f"{path} {sentence}")
+
+
+def test_a_folder_without_its_run_is_moved_aside_when_it_is_run_again(tmp_path: Path):
+    store, folder = Store(tmp_path), tmp_path / RUNS / UNIT.name
+    for _ in range(2):
+        with store.opened({}):
+            store.write(UNIT, {"figures": {}}, timelines=[TIMELINE])
+        (folder / RUN).unlink()
+    with store.opened({}):
+        assert not store.has(UNIT)
+        store.write(UNIT, {"figures": {}}, timelines=[TIMELINE])
+    assert store.run(UNIT).timelines() == [TIMELINE]
+    assert (tmp_path / RUNS / f".broken-{UNIT.name}" / TIMELINES).is_file()
+
+
+def die(_wanted: Any, _name: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_tuning_that_is_killed_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tune, "tune_in_child", die)
+    wanted = experiment(arms=[{"name": "stock", "tune": True}, {"name": "ours"}], tune={})
+    with pytest.raises(ConfigError, match="A worker process was killed from outside, as happens when memory"):
+        tune_all(wanted, Store(tmp_path), 1, print)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
