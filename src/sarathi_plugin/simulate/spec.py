@@ -20,12 +20,16 @@ ACTIVATION_BYTES = 2 * 10**9
 """Memory left aside for activations and graphs on each device: an assumption, as vLLM measures it at start."""
 
 
+MOST = 2**31 - 1
+"""The largest number that vLLM's own counts of tokens, requests and blocks hold."""
+
+
 class Speculation(Strict):
     """Speculative decoding by acceptance rate: each drafted token is accepted with this chance until one is not."""
 
     tokens: int = Field(ge=1, le=16, description="Drafted tokens a step.")
     acceptance: float = Field(ge=0, le=1, description="Chance that a drafted token is accepted.")
-    draft_s: float = Field(default=0, ge=0, description="Time the drafts of one step take, seconds.")
+    draft_s: float = Field(default=0, ge=0, le=3600, description="Time the drafts of one step take, seconds.")
 
 
 class EngineSpec(Strict):
@@ -35,25 +39,29 @@ class EngineSpec(Strict):
     sarathi: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the plugin, as in its YAML file."
     )
-    max_num_batched_tokens: int | None = Field(default=None, gt=0, description="Most tokens a step.")
-    max_num_seqs: int = Field(default=256, gt=0, description="Most running requests.")
-    max_model_len: int | None = Field(default=None, gt=0, description="Longest prompt plus answer, tokens.")
-    block_size: int = Field(default=16, gt=0, description="Tokens of a KV block.")
+    max_num_batched_tokens: int | None = Field(default=None, gt=0, le=MOST, description="Most tokens a step.")
+    max_num_seqs: int = Field(default=256, gt=0, le=MOST, description="Most running requests.")
+    max_model_len: int | None = Field(
+        default=None, gt=0, le=MOST, description="Longest prompt plus answer, tokens."
+    )
+    block_size: int = Field(default=16, gt=0, le=MOST, description="Tokens of a KV block.")
     enable_prefix_caching: bool = Field(default=True, description="Reuse KV blocks of shared prefixes.")
     async_scheduling: bool = Field(
         default=True, description="Schedule a step ahead (vLLM's default on GPUs)."
     )
-    pipeline_parallel_size: int = Field(default=1, ge=1, description="Pipeline stages.")
+    pipeline_parallel_size: int = Field(default=1, ge=1, le=MOST, description="Pipeline stages.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of memory to use.")
-    kv_cache_memory_bytes: int | None = Field(default=None, gt=0, description="KV memory of each device.")
+    kv_cache_memory_bytes: int | None = Field(
+        default=None, gt=0, le=2**60, description="KV memory of each device."
+    )
     num_gpu_blocks_override: int | None = Field(
-        default=None, gt=1, description="KV blocks, whatever the memory."
+        default=None, gt=1, le=MOST, description="KV blocks, whatever the memory."
     )
     scheduling_policy: Literal["fcfs", "priority"] = Field(
         default="fcfs", description="Order of vLLM's queue."
     )
     long_prefill_token_threshold: int = Field(
-        default=0, ge=0, description="Longest chunk of one prompt; 0: any."
+        default=0, ge=0, le=MOST, description="Longest chunk of one prompt; 0: any."
     )
     speculation: Speculation | None = None
 

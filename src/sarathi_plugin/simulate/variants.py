@@ -48,7 +48,7 @@ def _axis(text: str) -> list[tuple[str, Any]]:
     for word in values.split(","):
         try:
             found.append((key, yaml.safe_load(word)))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(
                 f"--sweep {text}: {word!r} is not valid YAML; values are single ones, parted by commas."
             ) from error

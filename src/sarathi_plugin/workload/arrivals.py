@@ -18,6 +18,9 @@ from sarathi_plugin.core import NS_PER_S
 
 FloatArray = NDArray[np.float64]
 
+LONGEST_NS = 100 * 365 * 86_400 * NS_PER_S
+"""No workload takes a hundred years: such a time is a mistake, and ten times as much no clock of nanoseconds holds."""
+
 
 class Poisson(Strict):
     """Independent requests: exponential gaps, not truncated (a cut tail would raise the rate)."""
@@ -44,7 +47,7 @@ class Gamma(Strict):
 
     process: Literal["gamma"] = "gamma"
     cv: float = Field(
-        default=2.0, gt=0, le=100, description="Standard deviation of the gaps over their mean."
+        default=2.0, ge=0.001, le=100, description="Standard deviation of the gaps over their mean."
     )
 
     def unit_times(self, count: int, rng: np.random.Generator) -> FloatArray:
@@ -120,15 +123,20 @@ def arrival_times(
 ) -> list[int]:
     """So many ascending send times, nanoseconds, at a mean rate in requests a second.
 
-    Raises ConfigError for a rate or a count that is not positive.
+    Raises ConfigError for a rate or a count that is not positive, and for times beyond ``LONGEST_NS``.
     """
     if not (rate_per_s > 0 and math.isfinite(rate_per_s)):
         raise ConfigError(f"The arrival rate must be above zero requests a second, not {rate_per_s}.")
     if count < 1:
         raise ConfigError(f"A workload needs at least one request, not {count}.")
-    times: list[int] = (
-        (process.unit_times(count, rng) / rate_per_s * NS_PER_S).round().astype(np.int64).tolist()
-    )
+    with np.errstate(all="ignore"):
+        found = (process.unit_times(count, rng) / rate_per_s * NS_PER_S).round()
+    if not found.max() <= LONGEST_NS:
+        raise ConfigError(
+            f"{count} requests at {rate_per_s:g} a second take more than 100 years to arrive: raise the rate, or "
+            "change the arrival process."
+        )
+    times: list[int] = found.astype(np.int64).tolist()
     return times
 
 

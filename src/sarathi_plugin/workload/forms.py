@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOONCAKE_BLOCK = 512
 """Tokens that one of Mooncake's ``hash_ids`` stands for."""
 
+INT64 = 2**63
+"""Beyond what 64 bits hold, signed."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
@@ -61,6 +64,8 @@ class OwnRow(Strict):
                 f"the tokens of the segments, {parts}, must each be at least one and add up to prompt_tokens, "
                 f"{self.prompt_tokens}"
             )
+        if not all(_names_content(segment.content) for segment in self.segments):
+            raise ValueError("the contents of segments must be whole numbers of 64 bits")
         return self
 
 
@@ -114,7 +119,7 @@ def _azure(row: Row, request_id: str, place: str) -> TraceRequest:
 def _vidur(row: Row, request_id: str, place: str) -> TraceRequest:
     return TraceRequest(
         request_id=request_id,
-        offset_ns=round(_number(row, "arrived_at", place) * NS_PER_S) if "arrived_at" in row else 0,
+        offset_ns=_time_ns(row, "arrived_at", NS_PER_S, place) if "arrived_at" in row else 0,
         prompt_tokens=_tokens(row, "num_prefill_tokens", place),
         output_tokens=_tokens(row, "num_decode_tokens", place),
     )
@@ -125,7 +130,7 @@ def _burstgpt(row: Row, request_id: str, place: str) -> TraceRequest | None:
         return None  # how BurstGPT marks a request that failed
     return TraceRequest(
         request_id=request_id,
-        offset_ns=round(_number(row, "Timestamp", place) * NS_PER_S),
+        offset_ns=_time_ns(row, "Timestamp", NS_PER_S, place),
         prompt_tokens=_tokens(row, "Request tokens", place),
         output_tokens=_tokens(row, "Response tokens", place),
         kind=str(row["Log Type"]),
@@ -141,10 +146,12 @@ def _mooncake(row: Row, request_id: str, place: str) -> TraceRequest:
             f"{place}: hash_ids must list {blocks} whole numbers for an input_length of {prompt}, one for each "
             f"{MOONCAKE_BLOCK} tokens."
         )
+    if not all(map(_names_content, hashes)):
+        raise ConfigError(f"{place}: hash_ids must be whole numbers of 64 bits.")
     whole = [Segment(item, MOONCAKE_BLOCK) for item in hashes[:-1]]
     return TraceRequest(
         request_id=request_id,
-        offset_ns=round(_number(row, "timestamp", place) * NS_PER_MS),
+        offset_ns=_time_ns(row, "timestamp", NS_PER_MS, place),
         prompt_tokens=prompt,
         output_tokens=_tokens(row, "output_length", place),
         segments=(*whole, Segment(hashes[-1], prompt - MOONCAKE_BLOCK * (blocks - 1))),
@@ -160,6 +167,21 @@ def _number(row: Row, column: str, place: str) -> float:
     if not math.isfinite(number):
         raise ConfigError(f"{place}: {column} must be a number, not {value!r}.")
     return number
+
+
+def _time_ns(row: Row, column: str, unit_ns: int, place: str) -> int:
+    """A time in nanoseconds, on the clock of the file: any that 64 bits hold."""
+    number = _number(row, column, place)
+    if not abs(number) < INT64 / unit_ns:
+        raise ConfigError(
+            f"{place}: {column} must be a time within 292 years of its clock's zero, not {row[column]!r}."
+        )
+    return round(number * unit_ns)
+
+
+def _names_content(number: int) -> bool:
+    """Whether a number can name a content: one of 64 bits, signed."""
+    return -INT64 <= number < INT64
 
 
 def _tokens(row: Row, column: str, place: str) -> int:

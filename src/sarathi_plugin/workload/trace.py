@@ -5,16 +5,19 @@ A simulator plays one as it is; a load client makes prompts of it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_S
-from sarathi_plugin.workload.arrivals import ArrivalProcess, Poisson, Streams, arrival_times
+from sarathi_plugin.workload.arrivals import LONGEST_NS, ArrivalProcess, Poisson, Streams, arrival_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+MOST = 1e9
+"""No factor of rates and lengths is larger, or smaller than one over it."""
 
 
 class Segment(NamedTuple):
@@ -55,7 +58,7 @@ class Trace:
     """Requests in the order of their arrival.
 
     lines: where each one stands in the file it was read from, empty when it was not. Raises ConfigError when times
-    descend or are negative, when an id repeats, or when lines are given for some requests only.
+    descend, are negative or beyond ``LONGEST_NS``, when an id repeats, or when lines are given for some requests only.
     """
 
     name: str
@@ -72,6 +75,10 @@ class Trace:
                 raise ConfigError(f"{self._place(i)} arrives before {before}: arrival times must ascend.")
             if request.request_id in ids:
                 raise ConfigError(f"{self._place(i)} repeats an id: every request needs one of its own.")
+            if request.offset_ns > LONGEST_NS:
+                raise ConfigError(
+                    f"{self._place(i)} arrives more than 100 years after the start: check its unit."
+                )
             last = request.offset_ns
             ids.add(request.request_id)
 
@@ -148,8 +155,10 @@ def with_arrivals(trace: Trace, rate: float, seed: int, process: ArrivalProcess 
 
 
 def _check_factor(factor: float, what: str) -> None:
-    if not (factor > 0 and math.isfinite(factor)):
-        raise ConfigError(f"The factor of the {what} must be a number above zero, not {factor}.")
+    if not 1 / MOST <= factor <= MOST:
+        raise ConfigError(
+            f"The factor of the {what} must be a number above zero (between {1 / MOST:g} and {MOST:g}), not {factor}."
+        )
 
 
 def _resize(request: TraceRequest, prompt: float, output: float) -> TraceRequest:

@@ -146,6 +146,23 @@ BAD = {
         {"num_gpu_blocks_override": 1},
         "num_gpu_blocks_override: Input should be greater than 1, got 1.",
     ),
+    "a budget of 20 digits": (
+        {"max_num_batched_tokens": 10**19},
+        "max_num_batched_tokens: Input should be less than or equal to 2147483647, got 10000000000000000000.",
+    ),
+    "a length of 20 digits": (
+        {"max_model_len": 10**19},
+        "max_model_len: Input should be less than or equal to 2147483647, got 10000000000000000000.",
+    ),
+    "memory beyond all": (
+        {"kv_cache_memory_bytes": 10**30},
+        "kv_cache_memory_bytes: Input should be less than or equal to 1152921504606846976, "
+        "got 1000000000000000000000000000000.",
+    ),
+    "drafts that take for ever": (
+        {"speculation": {"tokens": 2, "acceptance": 0.5, "draft_s": 1e300}},
+        "speculation.draft_s: Input should be less than or equal to 3600, got 1e+300.",
+    ),
     "unknown order": (
         {"scheduling_policy": "lifo"},
         "scheduling_policy: Input should be 'fcfs' or 'priority', got 'lifo'.",

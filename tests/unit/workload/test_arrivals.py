@@ -100,6 +100,7 @@ def test_no_swing_is_poisson():
     ("process", "settings"),
     [
         (Gamma, {"cv": 0}),
+        (Gamma, {"cv": 1e-200}),
         (Ramp, {"start": 0}),
         (Ramp, {"end": -1}),
         (Step, {"levels": ()}),
@@ -125,3 +126,12 @@ def test_streams_are_independent_and_seeded():
     assert len({*draws, *(rng.random() for rng in Streams.of(4))}) == 8
     with pytest.raises(ConfigError, match="seed must not be negative"):
         Streams.of(-1)
+
+
+@pytest.mark.parametrize("process", [Poisson(), Ramp(start=1e-300, end=1e-300), Ramp(start=1e308, end=1e308)])
+@pytest.mark.parametrize("rate", [1e-300, 5e-324, 1e-12])
+def test_times_beyond_a_life_are_refused(process, rate):
+    with pytest.raises(
+        ConfigError, match=r"10 requests at .* a second take more than 100 years to arrive: raise"
+    ):
+        arrival_times(process, rate, 10, np.random.default_rng(0))

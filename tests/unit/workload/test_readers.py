@@ -146,6 +146,25 @@ OWN_START = '{"request_id": "a", "offset_ns": 0, "prompt_tokens": 3, "output_tok
         ),
         (AZURE.replace("2023-11-17", "tomorrow"), "line 4: TIMESTAMP must be a date and time .* 'tomorrow"),
         (BURSTGPT.replace("5,ChatGPT,472", "5,ChatGPT,0"), "line 2: Request tokens must be"),
+        (MOONCAKE.replace("[46]", f"[{2**63}]"), "line 2: hash_ids must be whole numbers of 64 bits"),
+        (MOONCAKE.replace("30535", "1e300"), "line 2: timestamp must be a time within 292 years"),
+        (
+            "arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n1e300,5,5\n",
+            "line 3: arrived_at must be a time within 292 years of its clock's zero, not '1e300'",
+        ),
+        (
+            "arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n4e9,5,5\n",
+            r"\(line 3\) arrives more than 100 years after the start: check its unit",
+        ),
+        (
+            '{"request_id": "a", "offset_ns": 99999999999999999999, "prompt_tokens": 1, "output_tokens": 1}\n',
+            r"\(line 1\) arrives more than 100 years after the start: check its unit",
+        ),
+        (
+            '{"request_id": "a", "offset_ns": 0, "prompt_tokens": 1, "output_tokens": 1, '
+            '"segments": [[99999999999999999999, 1]]}\n',
+            "line 1: the contents of segments must be whole numbers of 64 bits",
+        ),
         (MOONCAKE.replace("[46]", "[46, 47]"), "line 2: hash_ids must list 1 whole numbers"),
         (MOONCAKE.replace("[46]", '["46"]'), "line 2: hash_ids must list 1 whole numbers"),
         (MOONCAKE.replace("[46]", "[46"), "line 2: not valid JSON"),

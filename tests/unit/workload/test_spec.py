@@ -115,7 +115,7 @@ def test_shared_content_keeps_its_order(load):
         ("{kind: spiky, arrivals: {process: trace}}", "arrivals of process trace need a trace"),
         (
             "{kind: spiky, arrivals: {process: gamma, cv: -1}}",
-            "arrivals.gamma.cv: Input should be greater than 0",
+            "arrivals.gamma.cv: Input should be greater than or equal to 0.001",
         ),
         (
             "{kind: spiky, arrivals: {process: gamma, burst: 1}}",

@@ -61,7 +61,7 @@ def test_with_arrivals_is_seeded_and_changes_times_only():
     assert [r.offset_ns for r in steady.requests[:2]] == [0, NS_PER_S // 2]
 
 
-@pytest.mark.parametrize("factor", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("factor", [0, -1, 1e-320, 1e308, float("nan"), float("inf")])
 def test_bad_factors(factor):
     with pytest.raises(ConfigError, match="factor of the rate"):
         trace(request()).scaled(factor)
