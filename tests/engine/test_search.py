@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import warnings
 from pathlib import Path
@@ -17,6 +19,8 @@ from sarathi_plugin import cli
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.engine.entry import settings_of
 from sarathi_plugin.engine.register import register
+from sarathi_plugin.policies.stock import Stock
+from sarathi_plugin.search import search_command
 from sarathi_plugin.search.deployment import Deployment
 from sarathi_plugin.search.pareto import value_of
 from sarathi_plugin.search.promise import Promise
@@ -295,3 +299,47 @@ def test_replicas_for_a_load(tmp_path: Path, machine: str):
     )  # fmt: skip
     assert found["results"][0]["replicas_needed"] in (2, 3, 4)
     assert found["results"][0]["reason"]
+
+
+def test_a_policy_that_fails_has_no_capacity(tmp_path: Path, machine: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Stock, "plan", lambda _self, _view: 1 / 0)
+    workload = tmp_path / "workload.yaml"
+    workload.write_text("kind: sharegpt-like\nprompt_scale: 0.2\noutput_scale: 0.1\n")
+    words = ["capacity", machine, "--workload", str(workload), "--scheduler", "vllm", "--requests", "10"]
+    result = CliRunner().invoke(cli.app, [*words, "--workers", "1"])
+    assert "The policy 'vllm' failed at 3 of " in result.stderr
+    assert result.stderr.endswith(
+        " steps (ZeroDivisionError: division by zero); nothing of such a run is the policy's.\n"
+    )
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    config = {
+        "profile": machine, "scheduler": "vllm", "max_num_batched_tokens": 256, "max_num_seqs": 64,
+        "kv_cache_gb": None, "pipeline_parallel_size": 1, "long_prefill_token_threshold": 0, "replicas": 1,
+    }  # fmt: skip
+    row = run_trial(Trial(config=config, wanted=search_file(tmp_path, machine)))
+    assert row["hopeless"]
+    assert row["reason"].startswith("The policy 'vllm' failed at 3 of ")
+
+
+def test_an_answer_that_cannot_be_kept_is_still_told(
+    tmp_path: Path, machine: str, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(search_command, "draw", full)
+    wanted = search_file(tmp_path, machine)
+    data = wanted.model_dump(by_alias=True, exclude_unset=True)
+    data["space"] |= {"max_num_seqs": [64], "max_num_batched_tokens": [1024], "scheduler": ["stock"]}
+    written: list[str] = []
+    with pytest.raises(
+        ConfigError, match=r"Cannot write .*/out: No space left on device; choose another --out\."
+    ):
+        command(
+            SearchFile.model_validate(data),
+            Options(out=tmp_path / "out", workers=1),
+            say=lambda _: None,
+            write=written.append,
+        )
+    assert "1 configurations in " in written[0]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 from sarathi_plugin.search.pareto import beats, front, ranked, value_of
+from sarathi_plugin.search.search_picture import draw
 
 
 def row(
@@ -49,3 +52,10 @@ def test_without_a_load_the_most_load_for_its_cost_wins():
     assert value_of(many) == 2.5
     assert ranked([many, few]) == [few, many]
     assert value_of(row(1, 1, 1, load=None, hopeless=True)) == 0
+
+
+def test_a_picture_of_nothing_warns_of_nothing(tmp_path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(tmp_path / "none.png", [], [], None, "cost")
+    assert (tmp_path / "none.png").is_file()
