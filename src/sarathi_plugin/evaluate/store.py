@@ -10,11 +10,11 @@ import shutil
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from sarathi_plugin import outputs
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.evaluate.knobs import Tuning
 from sarathi_plugin.evaluate.metrics import CAPACITY, OF_SERVER
 from sarathi_plugin.evaluate.shapes import ExperimentFile, RunFile, TuningFile, read_shape
-from sarathi_plugin.simulate import outputs
 from sarathi_plugin.telemetry import parquet
 from sarathi_plugin.workload.spec import load_workload
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain, load_yaml
+from sarathi_plugin.outputs import check_file, writing
 from sarathi_plugin.search.criteria import make_criterion
 from sarathi_plugin.search.promise import Promise
-from sarathi_plugin.simulate.outputs import check_file, writing
 from sarathi_plugin.workload.spec import load_workload
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.machine import check_cores
+from sarathi_plugin.outputs import make_folder, writing
 from sarathi_plugin.search import search_text
 from sarathi_plugin.search.deployment import Traffic
 from sarathi_plugin.search.pareto import front, ranked, value_of
@@ -21,7 +22,6 @@ from sarathi_plugin.search.space import every, key_of
 from sarathi_plugin.search.study import Study, batch_size, run_all
 from sarathi_plugin.search.trial import Row, Trial, deployment_of, finals_of, per_million, predicted
 from sarathi_plugin.search.verify import verify
-from sarathi_plugin.simulate.outputs import make_folder, writing
 from sarathi_plugin.simulate.routing import make_router
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from sarathi_plugin.config import CURVES, DEFAULT_CURVE, ConfigError, load_curve
 from sarathi_plugin.load.curve import write_curve
 from sarathi_plugin.load.summary import summarise
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.outputs import make_folder, writing
 from sarathi_plugin.simulate.build import check_engine
-from sarathi_plugin.simulate.outputs import make_folder, writing
 from sarathi_plugin.simulate.routing import make_router
 from sarathi_plugin.simulate.run import Simulation, SimulationResult, simulate
 from sarathi_plugin.simulate.spec import STOCK
