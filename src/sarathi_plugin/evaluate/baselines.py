@@ -68,7 +68,7 @@ def tuned(found: Evidence) -> Item:
     why += _narrow(found, base)
     why += _in_vain(found, base)
     why += _beaten(found, base)
-    counts = f"{base}: {trials[base]} trials that ran, {subject}: {trials[subject]} trials that ran"
+    counts = f"{base}: {trials[base]} trials, {subject}: {trials[subject]} trials"
     return Item("AP2", question, mark(not why), "; ".join([counts, *why]))
 
 

@@ -116,7 +116,7 @@ FAILS: dict[str, tuple[str, dict[str, Any], str]] = {
                 "ours": tuning("ours", 20),
             }
         },
-        "stock: 1 trials that ran, ours: 20 trials that ran; 1 trials of the baseline, 20 of the subject",
+        "stock: 1 trials, ours: 20 trials; 1 trials of the baseline, 20 of the subject",
     ),
     "one budget": (
         TUNED,
