@@ -6,18 +6,25 @@ import base64
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass
 from sarathi_plugin.deadlines import PrefillCurve
+from sarathi_plugin.yamlfile import parse
 
 CURVES = Path(__file__).parent / "data" / "prefill_curves"
 DEFAULT_CURVE = "a100-llama-3-8b"
 MIN_TBT_MS = 0.001
 """A D_d below a microsecond is a mistake, and one below a nanosecond would be zero."""
+MAX_MS = 86_400_000.0
+"""A day. Much longer times, in nanoseconds and added up, would not fit into 64 bits."""
+MAX_COMPLETION_S = 30 * 86_400.0
+
+Number = Annotated[float, Field(strict=True)]
+"""A number that is written as one: neither a word of digits nor a yes."""
 
 
 class ConfigError(ValueError):
@@ -33,14 +40,19 @@ class Strict(BaseModel):
 class SloClassSettings(Strict):
     """Targets of one SLO class."""
 
-    tbt_ms: float = Field(
-        ge=MIN_TBT_MS, description="Time allowed for each further token (D_d), milliseconds."
+    tbt_ms: Number = Field(
+        ge=MIN_TBT_MS, le=MAX_MS, description="Time allowed for each further token (D_d), milliseconds."
     )
-    ttft_slack_ms: float = Field(ge=0, description="Added to the prefill curve to give D_p, milliseconds.")
-    completion_s: float | None = Field(
-        default=None, gt=0, description="The last token is due this long after arrival, seconds."
+    ttft_slack_ms: Number = Field(
+        ge=0, le=MAX_MS, description="Added to the prefill curve to give D_p, milliseconds."
     )
-    importance: float = Field(default=1.0, gt=0, description="Larger is served first under overload.")
+    completion_s: Number | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_COMPLETION_S,
+        description="The last token is due this long after arrival, seconds.",
+    )
+    importance: Number = Field(default=1.0, gt=0, description="Larger is served first under overload.")
 
     def build(self, name: str) -> SloClass:
         """The class in integer nanoseconds."""
@@ -56,9 +68,11 @@ class SloClassSettings(Strict):
 class CurveFile(Strict):
     """A prefill curve on disk: D_p without slack = c0 + c1 n + c2 n^2 seconds."""
 
-    c0_s: float = Field(ge=0, description="Constant, seconds.")
-    c1_s_per_token: float = Field(ge=0, description="Linear term, seconds per prompt token.")
-    c2_s_per_token2: float = Field(ge=0, description="Quadratic term, seconds per prompt token squared.")
+    c0_s: Number = Field(ge=0, le=MAX_MS / 1000, description="Constant, seconds.")
+    c1_s_per_token: Number = Field(ge=0, le=100, description="Linear term, seconds per prompt token.")
+    c2_s_per_token2: Number = Field(
+        ge=0, le=0.001, description="Quadratic term, seconds per prompt token squared."
+    )
     model: str = Field(default="", description="The model it was measured on.")
     hardware: str = Field(default="", description="The machine it was measured on.")
     method: str = Field(default="", description="How the numbers came about.")
@@ -82,11 +96,17 @@ class Settings(Strict):
     token_budget: Literal["auto"] | int = Field(
         default="auto", description="Fixed most tokens per step, or auto to let the policy choose."
     )
-    tbt_ms: float | None = Field(
-        default=None, ge=MIN_TBT_MS, description="D_d of the default class, milliseconds; its own when unset."
+    tbt_ms: Number | None = Field(
+        default=None,
+        ge=MIN_TBT_MS,
+        le=MAX_MS,
+        description="D_d of the default class, milliseconds; its own when unset.",
     )
-    ttft_slack_ms: float | None = Field(
-        default=None, ge=0, description="TTFT slack of the default class, milliseconds; its own when unset."
+    ttft_slack_ms: Number | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_MS,
+        description="TTFT slack of the default class, milliseconds; its own when unset.",
     )
     classes: dict[str, SloClassSettings] = Field(
         default_factory=dict, description="SLO classes to add or to redefine, by name."
@@ -104,14 +124,14 @@ class Settings(Strict):
     step_time_profile: str | None = Field(
         default=None, description="A saved step-time profile to start from instead of the built-in prior."
     )
-    curve_targets_ms: list[float] = Field(
+    curve_targets_ms: list[Number] = Field(
         default=[25.0, 50.0, 100.0],
         min_length=1,
         max_length=16,
         description="D_d values tracked for the live acceptance curve, milliseconds, ascending.",
     )
     record: str | None = Field(
-        default=None, description="Write StepRecords and RequestTimelines here (.jsonl.gz)."
+        default=None, min_length=1, description="Write StepRecords and RequestTimelines here (.jsonl.gz)."
     )
     session: str = Field(default="", description="Names this server's shared state; set by us.")
 
@@ -126,13 +146,21 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         targets = self.curve_targets_ms
-        if min(targets) < MIN_TBT_MS or targets != sorted(set(targets)):
-            raise ValueError(f"curve_targets_ms must ascend, each at least {MIN_TBT_MS}")
+        if not MIN_TBT_MS <= min(targets) <= max(targets) <= MAX_MS or targets != sorted(set(targets)):
+            raise ValueError(
+                f"curve_targets_ms must ascend, each at least {MIN_TBT_MS}, at most {MAX_MS:.0f}"
+            )
         return self
 
     def encode(self) -> str:
-        """These settings as one word of letters, digits, '-' and '_' (only what differs from the defaults)."""
-        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"))
+        """These settings as one word of letters, digits, '-' and '_' (only what differs from the defaults).
+
+        Raises ConfigError when a policy's or plugin's setting is no value that JSON could hold.
+        """
+        try:
+            text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"))
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"sarathi settings: a value cannot travel to the engine: {error}.") from error
         return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
     @classmethod
@@ -173,7 +201,7 @@ def explain(error: ValidationError, where: str) -> str:
 def load_yaml(path: str) -> dict[str, Any]:
     """A YAML mapping from a file. Raises ConfigError with one clear sentence."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -181,6 +209,8 @@ def load_yaml(path: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{place}: not valid YAML: {problem}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid YAML: nested too deeply.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -204,6 +234,9 @@ def make_settings(file: str | None = None, **given: Any) -> Settings:
             Settings.model_validate(data)
         except ValidationError as error:
             raise ConfigError(explain(error, file)) from error
+    for where, said in ((file, data), ("sarathi settings", given)):
+        if "session" in said:  # ours alone: it ties an engine to the page of its own server
+            raise ConfigError(f"{where}: session: this key is not known.")
     data |= {key: value for key, value in given.items() if value is not None}
     try:
         settings = Settings.model_validate(data)

@@ -101,9 +101,10 @@ def make_scheduler(
     log_stats: bool = True,
     observer: object | None = None,
     installs: dict[str, object] | None = None,
+    session: str = "",
     **settings: Any,
 ) -> Any:
-    """The scheduler under test; name None gives stock vLLM's.
+    """The scheduler under test; name None gives stock vLLM's. session: names what it shares with a live page.
 
     observer, installs: third-party plugins to load, the policies among them by the name of theirs.
     """
@@ -131,7 +132,7 @@ def make_scheduler(
     if observer is not None:
         others["listener"] = observer
     names = [n for n, plugin in others.items() if not hasattr(plugin, "register_policies")]
-    chosen = make_settings(scheduler=name, plugins=names, **settings)
+    chosen = make_settings(scheduler=name, plugins=names, **settings).model_copy(update={"session": session})
     with installed(**others):
         return build_scheduler(settings=chosen, clock=(clock or VirtualClock()).clock(), **arguments)
 

@@ -169,10 +169,12 @@ def test_an_unknown_scheduler_is_answered_with_the_nearest_names_first(
     [
         (("--sarathi-token-budget", "0"), "must be 'auto' or a positive number of tokens"),
         (("--sarathi-token-budget", "-5"), "must be 'auto' or a positive number of tokens"),
-        (("--sarathi-token-budget", "many"), "many"),
+        (("--sarathi-token-budget", "many"), "give auto or a number of tokens, not 'many'"),
         (("--sarathi-tbt-ms", "0"), "tbt_ms"),
         (("--sarathi-tbt-ms", "fast"), "fast"),
         (("--sarathi-tbt-ms", "nan"), "tbt_ms"),
+        (("--sarathi-tbt-ms", "1e300"), "tbt_ms: Input should be less than or equal to 86400000"),
+        (("--sarathi-record", ""), "record: String should have at least 1 character"),
         (("--sarathi-ttft-slack-ms", "-1"), "ttft_slack_ms"),
         (("--sarathi-slo", "best"), "best"),
         (("--sarathi-plugin", "nowhere"), "No plugin 'nowhere' is installed"),
@@ -208,6 +210,13 @@ BAD_FILES = {
     "descending targets": "curve_targets_ms: [50, 25]",
     "no target": "curve_targets_ms: []",
     "a budget of nothing": "token_budget: 0",
+    "a date that is none": "policy: {when: 2020-13-45}",
+    "a value in itself": "policy: {when: &x [*x]}",
+    "too deep": f"policy: {'[' * 5000}",
+    "a value that cannot travel": "policy: {when: !!binary /w==}",
+    "a session": "session: abc",
+    "a recording in a folder": "record: /",
+    "a recording below a file": "record: /dev/null/run.jsonl.gz",
 }
 
 

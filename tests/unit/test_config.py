@@ -21,7 +21,7 @@ from sarathi_plugin.config import (
 )
 from sarathi_plugin.core import SloClass
 
-CURVE = {"c0_s": 0.5, "c1_s_per_token": 0.25, "c2_s_per_token2": 0.125}
+CURVE = {"c0_s": 0.5, "c1_s_per_token": 0.25, "c2_s_per_token2": 0.000125}
 
 
 def write(folder: Path, text: str, name: str = "settings.yaml") -> str:
@@ -67,6 +67,41 @@ BAD = {
     ),
     "infinite target": ("tbt_ms: .inf", "tbt_ms: Input should be a finite number"),
     "no number for a target": ("tbt_ms: .nan", "tbt_ms: Input should be a finite number"),
+    "target of over a day": (
+        "tbt_ms: 1.0e+12",
+        "tbt_ms: Input should be less than or equal to 86400000, got 1000000000000.0",
+    ),
+    "slack of over a day": (
+        "ttft_slack_ms: 86400001",
+        "ttft_slack_ms: Input should be less than or equal to",
+    ),
+    "target of a class of over a day": (
+        "classes: {gold: {tbt_ms: 1.0e+300, ttft_slack_ms: 0}}",
+        "classes.gold.tbt_ms: Input should be less than or equal to 86400000",
+    ),
+    "whole answer in over a month": (
+        "classes: {gold: {tbt_ms: 1, ttft_slack_ms: 0, completion_s: 2592001}}",
+        "classes.gold.completion_s: Input should be less than or equal to 2592000",
+    ),
+    "tracked target of over a day": (
+        "curve_targets_ms: [50, 1.0e+300]",
+        "each at least 0.001, at most 86400000",
+    ),
+    "yes for a target": ("tbt_ms: true", "tbt_ms: Input should be a valid number, got True"),
+    "word of digits for a slack": (
+        "ttft_slack_ms: '5'",
+        "ttft_slack_ms: Input should be a valid number, got '5'",
+    ),
+    "yes for a target of a class": (
+        "classes: {gold: {tbt_ms: yes, ttft_slack_ms: 0}}",
+        "classes.gold.tbt_ms: Input should be a valid number",
+    ),
+    "yes for a tracked target": (
+        "curve_targets_ms: [yes]",
+        "curve_targets_ms.0: Input should be a valid number",
+    ),
+    "no name for a recording": ("record: ''", "record: String should have at least 1 character"),
+    "what only we set": ("session: abc", "session: this key is not known."),
     "importance of zero": (
         "classes: {gold: {tbt_ms: 1, ttft_slack_ms: 0, importance: 0}}",
         "classes.gold.importance: Input should be greater than 0",
@@ -98,6 +133,17 @@ BAD = {
     "tab": ("\tscheduler: sarathi", "line 1: not valid YAML"),
     "unclosed": ("classes: {", "line 1: not valid YAML"),
     "YAML with code": ("!!python/object:os.system {}", "not valid YAML: could not determine a constructor"),
+    "a date that is none": ("a: 1\nb: 2020-13-45", "line 2: not valid YAML: '2020-13-45' is no timestamp."),
+    "a number that is none": ("tbt_ms: !!int many", "line 1: not valid YAML: 'many' is no int."),
+    "a value of no type": ("tbt_ms: !!bool many", "line 1: not valid YAML: 'many' is no bool."),
+    "too deep": ("a: " + "[" * 5000 + "]" * 5000, "not valid YAML: nested too deeply."),
+    "a list in itself": ("policy: {a: &x [*x]}", "line 1: not valid YAML: *x stands inside itself."),
+    "a mapping in itself": ("policy: {a: &x {b: [{c: *x}]}}", "not valid YAML: *x stands inside itself."),
+    "a key twice": (
+        "tbt_ms: 5\nslo: gap\ntbt_ms: 7",
+        "line 3: not valid YAML: the key 'tbt_ms' is given twice.",
+    ),
+    "a key twice inside": ("policy: {a: 1, a: 1}", "line 1: not valid YAML: the key 'a' is given twice."),
     "several problems": ("budget: 3\ntbt_ms: -1\nslo: no", "(2 more)"),
 }
 
@@ -119,6 +165,8 @@ def test_bad_settings_are_refused_in_one_sentence_that_names_file_and_key(
         ({"token_budget": 0}, "token_budget: must be 'auto' or a positive number of tokens, got 0"),
         ({"slo": "both"}, "slo: Input should be"),
         ({"prefill_curve": "h100"}, "prefill_curve: No prefill curve 'h100'"),
+        ({"record": ""}, "record: String should have at least 1 character"),
+        ({"session": "abc"}, "session: this key is not known"),
     ],
 )
 def test_a_bad_flag_is_not_blamed_on_the_file(tmp_path: Path, given: dict[str, object], complaint: str):
@@ -146,6 +194,28 @@ def test_an_empty_file_changes_nothing(tmp_path: Path):
     path = write(tmp_path, "# nothing yet\n")
     assert load_yaml(path) == {}
     assert make_settings(path) == Settings()
+
+
+def test_a_merged_key_may_be_replaced_and_an_anchor_used_twice(tmp_path: Path):
+    text = "p: {q: &gold {<<: &any {tbt_ms: 5, ttft_slack_ms: 1}, tbt_ms: 7}}\nr: {<<: *gold}\ns: *any\n"
+    assert load_yaml(write(tmp_path, text)) == {
+        "p": {"q": {"tbt_ms": 7, "ttft_slack_ms": 1}},
+        "r": {"tbt_ms": 7, "ttft_slack_ms": 1},
+        "s": {"tbt_ms": 5, "ttft_slack_ms": 1},
+    }
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path):
+    settings = make_settings(write(tmp_path, "tbt_ms: 5\ncurve_targets_ms: [25, 50.5]"))
+    assert (settings.tbt_ms, settings.curve_targets_ms) == (5.0, [25.0, 50.5])
+    assert Settings.decode(settings.encode()) == settings
+
+
+def test_a_setting_that_cannot_travel_is_refused():
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(ConfigError, match=r"^sarathi settings: a value cannot travel to the engine: .*\.$"):
+        Settings(policy={"a": loop}).encode()
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path):
@@ -192,6 +262,10 @@ BAD_CURVES = {
         "c2_s_per_token2: Input should be greater than or equal to 0",
     ),
     "unknown key": (CURVE | {"c3": 1}, "c3: this key is not known"),
+    "too large": (
+        CURVE | {"c2_s_per_token2": 0.01},
+        "c2_s_per_token2: Input should be less than or equal to 0.001",
+    ),
     "wrong type": (CURVE | {"c0_s": "x"}, "c0_s: Input should be a valid number"),
     "a list": ([1, 2, 3], "Input should be an object"),
 }

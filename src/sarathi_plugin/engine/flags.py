@@ -33,8 +33,11 @@ def used_by_command_line() -> bool:
 
 
 def token_budget(text: str) -> str | int:
-    """``auto`` or a number of tokens."""
-    return text if text == "auto" else int(text)
+    """``auto`` or a number of tokens. Raises ArgumentTypeError, which ends as a sentence."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give auto or a number of tokens, not {text!r}") from None
 
 
 class Resolve(argparse.Action):
@@ -72,9 +75,9 @@ def resolve(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> N
     try:
         settings = make_settings(getattr(namespace, "sarathi_config", None), scheduler=name, **given)
         plugins.manager_for(settings)
+        namespace.scheduler_cls = scheduler_path(settings)
     except ConfigError as error:
         parser.error(str(error))
-    namespace.scheduler_cls = scheduler_path(settings)
 
 
 def add_flags(parser: Any) -> None:

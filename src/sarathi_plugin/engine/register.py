@@ -67,6 +67,7 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     from sarathi_plugin import plugins
     from sarathi_plugin.engine import requests, stats
     from sarathi_plugin.steptime.profile import read_profile
+    from sarathi_plugin.telemetry import recorder
 
     contract.log_beside_vllm()
     contract.check_version(contract.vllm_version())
@@ -75,6 +76,8 @@ def configure(arguments: Any, settings: Settings, create: Any) -> Any:
     plugins.make_step_time_model(settings, manager)
     if settings.step_time_profile:
         read_profile(settings.step_time_profile)
+    if settings.record is not None:
+        recorder.check_path(settings.record)
     classes = plugins.make_slo_classes(settings, manager)
     if arguments.enable_chunked_prefill is False:
         raise ConfigError("--scheduler needs chunked prefill; leave --no-enable-chunked-prefill out.")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
+import itertools
 import json
 import logging
+import os
 import queue
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sarathi_plugin.config import ConfigError
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.telemetry.journal import KINDS
 
@@ -34,8 +38,9 @@ MODEL_LINE_EVERY = 200
 class Recorder:
     """Writes ``path`` (gzip, JSON lines): a head, then a line per step, finished request and journal event.
 
-    path: gets ``.engineN`` before its suffix for engines beyond the first. Now and then, and at the end, a line says
-    what the step-time model has learned and how many records were dropped.
+    path: gets ``.engineN`` before its suffix for engines beyond the first. What an earlier server recorded there is
+    kept under a numbered name. Now and then, and at the end, a line says what the step-time model has learned and how
+    many records were dropped.
     """
 
     def __init__(
@@ -43,8 +48,7 @@ class Recorder:
     ) -> None:
         self.path = Path(path)
         if engine_index:
-            stem, dot, suffix = self.path.name.partition(".")
-            self.path = self.path.with_name(f"{stem}.engine{engine_index}{dot}{suffix}")
+            self.path = marked(self.path, f"engine{engine_index}")
         self._head = {"type": "head", "format": 2, "started_unix_s": started, **head}
         self._model = model
         self._queue: queue.Queue[tuple[str, Any] | None] = queue.Queue(BACKLOG)
@@ -56,6 +60,8 @@ class Recorder:
     def engine_started(self) -> None:
         """Open the file. Raises OSError, which switches the recorder off and is logged."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if kept := keep_aside(self.path):
+            logger.warning("%s held an earlier recording, which is now %s.", self.path, kept)
         self.path.open("wb").close()
         self._thread.start()
 
@@ -125,6 +131,42 @@ class Recorder:
         coefficients = getattr(self._model, "coefficients", None)
         data = {"type": "step_time", "coefficients": coefficients, "margin": self._model.margin}
         return json.dumps(data | {"dropped": self._dropped}) + "\n"
+
+
+def marked(path: Path, mark: str) -> Path:
+    """The path with a mark before its suffix: run.jsonl.gz becomes run.MARK.jsonl.gz."""
+    stem, dot, suffix = path.name.partition(".")
+    return path.with_name(f"{stem}.{mark}{dot}{suffix}")
+
+
+def keep_aside(path: Path) -> Path | None:
+    """Move a file that holds something to the next free numbered name, which is returned. Raises OSError."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    free = next(name for n in itertools.count(1) if not os.path.lexists(name := marked(path, str(n))))
+    return path.rename(free)
+
+
+def check_path(path: str) -> None:
+    """Raises ConfigError when no recording can ever be written there; touches nothing."""
+    file = Path(path)
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            file.stat()
+        nearest = next((folder for folder in file.absolute().parents if folder.exists()), file)
+        if file.is_dir():
+            problem = "it is a folder"
+        elif not nearest.is_dir():
+            problem = f"{nearest} is not a folder"
+        elif not os.access(file if file.exists() else nearest, os.W_OK):
+            problem = "permission denied"
+        else:
+            return
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    raise ConfigError(
+        f"Cannot record to {path}: {problem}; give --sarathi-record a file that can be written."
+    )
 
 
 def to_line(kind: str, thing: StepRecord | RequestTimeline | Event) -> str:

@@ -87,25 +87,29 @@ class RequestTable:
     def add(
         self, request_id: str, slo: SloClass, arrival_ns: int, prompt_tokens: int, max_tokens: int
     ) -> RequestRow | None:
-        """Track a new request; its first token is due at arrival + D_p. None when the table is full."""
+        """Track a new request; its first token is due at arrival + D_p. None when the table is full.
+
+        Raises OverflowError, and leaves the table as it was, when a time does not fit into 64 bits.
+        """
         if not self._free and len(self._by_slot) >= ROWS:
             self.untracked += 1
             return None
-        slot = self._free.pop() if self._free else len(self._by_slot)
+        slot = self._free[-1] if self._free else len(self._by_slot)
         prefill_ns = self.curve.prefill_ns(prompt_tokens)
         due = arrival_ns + prefill_ns + slo.ttft_slack_ns
+        self.deadline_ns[slot], self.tbt_ns[slot] = due, slo.tbt_ns
+        index = self._index[slo.name]
         row = RequestRow(
             request_id, slot, slo, arrival_ns, prompt_tokens, max_tokens, prefill_ns, due, prompt_tokens
         )
+        self.prompts.wait(row)
         if slot == len(self._by_slot):
             self._by_slot.append(row)
         else:
+            self._free.pop()
             self._by_slot[slot] = row
-        self.tbt_ns[slot] = slo.tbt_ns
-        self.prompts.wait(row)
         self.last_ns[slot] = self.first_ns[slot] = self.late[slot] = self.missed[slot] = self.tokens[slot] = 0
-        self.deadline_ns[slot] = due
-        self.slo_index[slot] = self._index[slo.name]  # after the deadline: a reader must not see a stale one
+        self.slo_index[slot] = index  # after the deadline: a reader must not see a stale one
         self.rows[request_id] = row
         self.snapshot.set_extent(len(self._by_slot), len(self.rows))
         return row

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sarathi_plugin import plugins
+from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import StepShape
 from sarathi_plugin.records import RequestTimeline
 from sarathi_plugin.steptime.online import OnlineModel
 from sarathi_plugin.telemetry import recorder as module
-from sarathi_plugin.telemetry.recorder import Recorder
+from sarathi_plugin.telemetry.recorder import Recorder, check_path
 from tests.unit.telemetry.scene import make_record
 
 if TYPE_CHECKING:
@@ -141,10 +142,48 @@ def test_a_process_that_is_killed_leaves_a_file_that_can_be_read(tmp_path: Path)
     assert steps == list(range(len(steps)))
 
 
-def test_a_new_recording_replaces_an_old_one(tmp_path: Path):
-    record(tmp_path / "a.gz", TIMELINE, TIMELINE)
-    lines = record(tmp_path / "a.gz", TIMELINE)
-    assert [line["type"] for line in lines] == ["head", "request", "step_time"]
+def test_a_new_recording_leaves_the_old_ones_under_numbered_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "run.jsonl.gz"
+    first = record(path, TIMELINE, TIMELINE)
+    with caplog.at_level(logging.WARNING):
+        second = record(path, TIMELINE)
+    third = record(path)
+    assert [line["type"] for line in second] == ["head", "request", "step_time"]
+    assert read(tmp_path / "run.1.jsonl.gz") == first
+    assert read(tmp_path / "run.2.jsonl.gz") == second
+    assert read(path) == third
+    assert f"{path} held an earlier recording, which is now {tmp_path / 'run.1.jsonl.gz'}." in caplog.text
+
+
+def test_an_empty_file_is_written_to(tmp_path: Path):
+    (tmp_path / "a.gz").touch()
+    assert record(tmp_path / "a.gz")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gz"]
+
+
+@pytest.mark.parametrize("name", ["a.gz", "new/folder/a.gz", "old.gz"])
+def test_a_path_that_can_be_written_is_good_and_stays_untouched(tmp_path: Path, name: str):
+    (tmp_path / "old.gz").write_text("old")
+    check_path(str(tmp_path / name))
+    assert [file.name for file in tmp_path.iterdir()] == ["old.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("folder", "it is a folder"),
+        ("file/a.gz", "file is not a folder"),
+        ("a\0.gz", "embedded null.*"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_can_never_be_written_is_refused_in_a_sentence(tmp_path: Path, name: str, problem: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"^Cannot record to .*{problem}; give .*[.]$"):
+        check_path(str(tmp_path / name))
 
 
 def test_folders_are_made(tmp_path: Path):

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from sarathi_plugin.core import NS_PER_MS, StepShape
+from sarathi_plugin.core import NS_PER_MS, SloClass, StepShape
 from sarathi_plugin.telemetry.tracker import CALIBRATION_STEPS
 from tests.unit.telemetry.scene import FAST, SLOW, Scene, at, make_record
 
@@ -348,3 +348,22 @@ def test_a_target_below_the_fastest_decode_step_is_said_once_and_in_a_metric(
     for _ in range(CALIBRATION_STEPS):
         scene.step(make_record(StepShape(1, 1, 9), ms=50))
     assert scene.read().gauges["target_below_decode_step", "fast"] == 0
+
+
+def test_a_request_that_cannot_be_tracked_costs_the_others_nothing():
+    scene = Scene()
+    scene.arrive("gone")
+    scene.leave(10, "gone")  # its slot is free again
+    for _ in range(2):
+        with pytest.raises(OverflowError):
+            scene.table.add("endless", SloClass("fast", 10**30, 0), at(20), 10, 99)
+        with pytest.raises(OverflowError):
+            scene.table.add("never", SloClass("fast", 1, 10**30), at(20), 10, 99)
+        scene.arrive(f"a{len(scene.table.rows)}", ms=20)  # in the free slot, then in a new one
+    assert list(scene.table.rows) == ["a0", "a1"]
+    for slot, row in enumerate(scene.table.rows.values()):
+        assert scene.table.row_at(slot) is row
+    scene.emit(100, "a0 a1")
+    scene.emit(390, "a0 a1")  # due at 370
+    found = scene.read()
+    assert (found.counter("deadlines_met", "fast"), found.counter("deadlines_missed", "fast")) == (2, 2)
