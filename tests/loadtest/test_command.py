@@ -159,6 +159,16 @@ def test_prompts_of_another_length_refuse_a_run(scripted, loadtest, workload_fil
     assert "5 of 10 prompts did not have the length asked for." in run.summary["invalid"]
 
 
+def test_figures_are_said_though_they_cannot_be_written(scripted, loadtest, workload_file, tmp_path):
+    (tmp_path / "out" / "summary.json").mkdir(parents=True)
+    run = loadtest(scripted().url, "--workload", workload_file, "--rate", "20", "--requests", "5")
+    assert run.code == 2, run.output
+    assert "fluid" in run.output
+    assert f"Cannot write to {run.out}: Is a directory." in run.output
+    assert "report.html" not in run.output
+    assert "Traceback" not in run.output
+
+
 @pytest.mark.slow
 def test_a_slow_server_does_not_slow_the_arrivals(scripted, loadtest, workload_file):
     server = scripted("--first-ms", "4000")

@@ -58,6 +58,39 @@ def test_bad_usage(locust, args, words):
     assert "Traceback" not in output
 
 
+def test_figures_are_said_though_they_cannot_be_written(scripted, locust, workload_file, tmp_path):
+    (tmp_path / "out" / "summary.json").mkdir(parents=True)
+    process = locust(
+        "--headless", "--host", scripted().url, "--workload", workload_file, "--rate", "20", "--duration", "1s",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "fluid" in output
+    assert f"Cannot write to {tmp_path / 'out'}: Is a directory." in output
+    assert "report.html" not in output
+
+
+@pytest.mark.parametrize("role", [(), ("--master", "--master-bind-port", "PORT")])
+def test_a_mistake_of_ours_ends_the_run(locust, role):
+    first = """
+import sarathi_plugin.loadtest.events as events
+def prepare(wanted):
+    raise LookupError("a mistake")
+events.prepare = prepare
+"""
+    process = locust(
+        "--headless",
+        "--host",
+        "http://x",
+        *(str(free_port()) if arg == "PORT" else arg for arg in role),
+        first=first,
+    )
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "The run cannot begin: LookupError: a mistake" in output
+
+
 def test_a_port_in_use_is_a_sentence(scripted, locust):
     server = scripted()
     process = locust("--host", server.url, "--web-port", server.url.rpartition(":")[2])

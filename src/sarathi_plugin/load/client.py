@@ -7,7 +7,6 @@ request ends as a timeline, a failed one with status and reason.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from sarathi_plugin.address import authorization
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.failures import root, was_reset
 from sarathi_plugin.load.sse import SseError, SseParser
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sarathi_plugin.records import RequestStatus, RequestTimeline
     from sarathi_plugin.workload.model import ScheduledRequest
 
+KEY = "OPENAI_API_KEY"
 READ_BYTES = 65_536
 IDLE_S = 2.0
 """Longest rest of a connection that is used again: servers close theirs after about five seconds."""
@@ -86,7 +87,7 @@ class StreamingClient:
     Connections are used again. X-Request-Id ends in the request's id; vLLM takes it up in its own.
     ``under_way`` holds what waits for its next token.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
-    of the environment are not used.
+    of the environment are not used. Raises ConfigError for a key that no header can carry.
     """
 
     def __init__(
@@ -98,10 +99,7 @@ class StreamingClient:
         self._clock = clock
         self._run = secrets.token_hex(4)
         self._idle: deque[tuple[requests.Session, float]] = deque()
-        key = os.environ.get("OPENAI_API_KEY")
-        self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **authorization(KEY)}
 
     def send(self, request: ScheduledRequest, arrival_ns: int | None = None) -> Outcome:
         """Send one request and read its answer to the end.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from sarathi_plugin.address import parts_of
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.curve import curve_lengths, measure_curve, probe, served_model, write_curve
 from sarathi_plugin.load.machine import hardware as this_machine
@@ -29,8 +29,8 @@ def prefill(
     longest: longest prompt in tokens, the model's length when None. Raises ConfigError for bad input, ServerError
     when the server fails a request.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = parts_of(url)
+    if parts is None:
         raise ConfigError(f"Give the server's address as http://HOST:PORT, not {url!r}.")
     name, limit = served_model(url)
     if longest is not None and longest >= limit:

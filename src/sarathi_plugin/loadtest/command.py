@@ -40,9 +40,9 @@ def loadtest(wanted: Wanted, fail_if: Sequence[str], where: Where) -> int:
         display.console.print(f"http://127.0.0.1:{where.web_port}/?tab=fluidity", soft_wrap=True)
     with serve_metrics(live, where.metrics_port), display:
         result = run(setup, thresholds, where, display, live)
-    write(where.out, result, live.course)
     for line in closing(result):
         display.console.print(line, soft_wrap=True, markup=False)
+    write(where.out, result, live.course)
     display.console.print(
         f"{where.out / 'report.html'}, summary.json, timelines.parquet: {result.verdict}", soft_wrap=True
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import requests
 
+from sarathi_plugin.address import authorization
+from sarathi_plugin.load.client import KEY
 from sarathi_plugin.loadtest.words import Costs, learn
 
 if TYPE_CHECKING:
@@ -18,11 +19,9 @@ def word_costs(served: Served, *, chat: bool, timeout_s: float = 10.0) -> Costs 
 
     A server is believed no further: the usage of every answer is compared with the length asked for.
     """
-    key = os.environ.get("OPENAI_API_KEY")
     with requests.Session() as session:
         session.trust_env = False
-        if key:
-            session.headers["Authorization"] = f"Bearer {key}"
+        session.headers.update(authorization(KEY))
 
         def count(text: str) -> int:
             body: dict[str, Any] = {"model": served.model}

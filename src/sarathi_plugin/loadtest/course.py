@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,16 @@ def sum_up(master: Master, thresholds: Sequence[Threshold]) -> Result:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder for results before anything is sent. Raises ConfigError."""
+    """Make the folder for results, and write to it, before anything is sent. Raises ConfigError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"Cannot make the folder {out}: {error.strerror or error}.") from error
+    try:
+        with tempfile.NamedTemporaryFile(dir=out) as file:
+            file.write(b"?")
+    except OSError as error:
+        raise ConfigError(f"Cannot write to {out}: {error.strerror or error}.") from error
 
 
 def write(out: Path, result: Result, course: Sequence[Point]) -> None:

@@ -22,17 +22,15 @@ from sarathi_plugin.loadtest.course import follow, make_folder, sum_up, write
 from sarathi_plugin.loadtest.live import Live
 from sarathi_plugin.loadtest.master import Master
 from sarathi_plugin.loadtest.metrics import serve_metrics
-from sarathi_plugin.loadtest.plan import Amount, duration_s
+from sarathi_plugin.loadtest.options import add_options, wanted_of
 from sarathi_plugin.loadtest.result import parse_thresholds
-from sarathi_plugin.loadtest.setup import Wanted, prepare
+from sarathi_plugin.loadtest.setup import prepare
 from sarathi_plugin.loadtest.webtab import attach_tab, check_port
 from sarathi_plugin.loadtest.worker import Worker
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable, Sequence
 
-    from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
     from locust.web import WebUI
 
@@ -44,80 +42,6 @@ END_WAIT_S = 15.0
 SHOW_EVERY_S = 10.0
 SETTLE_S = 0.5
 """A worker that is told to quit in the moment it connects does not hear it."""
-
-
-def add_options(parser: LocustArgumentParser, **_: Any) -> None:
-    """Options beside Locust's own; those of a run are also fields of the form that starts one in the web UI."""
-    for flag, default, text in (
-        ("--workload", "sharegpt-like", "A workload by name, or a workload file"),
-        ("--rate", "", "Requests per second; the workload's own when empty"),
-        ("--duration", "", "How long requests arrive: 60s, 5m (--run-time means the same); 60s when empty"),
-        (
-            "--think",
-            "",
-            "Closed loop: Locust's users (-u) chat, and think so many seconds on average between turns",
-        ),
-        ("--seed", "0", "Seed of the schedule"),
-        ("--scale", "1", "Multiplies prompt and output lengths"),
-        ("--endpoint", "completions", "completions or chat"),
-        ("--served-model", "", "One of the server's models; its first when empty"),
-        ("--slo-class", "", "SLO class of every request"),
-        ("--tbt-ms", "", "D_d of the default class, milliseconds"),
-        ("--settings", "", "YAML file the server was started with: classes, curve"),
-        ("--fail-if", "", "Exit code 1 if, e.g. fluidity_share<0.99; several with commas"),
-        ("--out", "sarathi-loadtest", "Folder for report, summary and timelines"),
-    ):
-        parser.add_argument(flag, type=str, default=default, help=text)
-    parser.add_argument(
-        "--metrics-port",
-        type=int,
-        default=None,
-        include_in_web_ui=False,
-        help="Prometheus series, on loopback",
-    )
-    # Locust's own default is every interface; what is reachable from outside is to be asked for.
-    parser.set_defaults(web_host="127.0.0.1", num_users=1, spawn_rate=1)
-
-
-def wanted_of(options: Namespace, host: str | None, users: int) -> Wanted:
-    """The load test that options ask for. Raises ConfigError."""
-    if not host:
-        raise ConfigError("Give the server's address with --host, as http://HOST:PORT.")
-    if options.endpoint not in ("completions", "chat"):
-        raise ConfigError(f"--endpoint is completions or chat, not {options.endpoint!r}.")
-    think = _number("--think", options.think)
-    amount = Amount(
-        _number("--rate", options.rate),
-        duration_s(options.duration or None),
-        None,
-        None if think is None else users,
-        think or 0.0,
-    )
-    seed, scale = _number("--seed", options.seed), _number("--scale", options.scale)
-    if seed is not None and (seed < 0 or not seed.is_integer()):
-        raise ConfigError(f"--seed takes a whole number from 0 on, not {options.seed!r}.")
-    return Wanted(
-        host,
-        options.workload,
-        amount,
-        None if seed is None else int(seed),
-        1.0 if scale is None else scale,
-        options.served_model or None,
-        options.settings or None,
-        tbt_ms=_number("--tbt-ms", options.tbt_ms),
-        slo_class=options.slo_class or None,
-        chat=options.endpoint == "chat",
-    )
-
-
-def _number(flag: str, text: str) -> float | None:
-    """A number from a form field, None when it is empty."""
-    if not str(text).strip():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{flag} takes a number, not {text!r}.") from None
 
 
 class Conductor:
@@ -175,8 +99,9 @@ class Conductor:
         self._problem = ""
         try:
             setup, self._ready = self._ready or self._prepare(), None
-        except ConfigError as error:
-            self._refuse(str(error))
+        except Exception as error:
+            # All of them: Locust logs what a listener raises, and waits for ever for a run that never began.
+            self._refuse(*failure(error))
             gevent.spawn(self._end)
             return
         self._live.reset()
@@ -184,10 +109,10 @@ class Conductor:
         self._master.begin(setup)
         gevent.spawn(self._follow)
 
-    def _refuse(self, sentence: str) -> None:
+    def _refuse(self, sentence: str, code: int = 2) -> None:
         log.error(sentence)
         self._problem = sentence
-        self._environment.process_exit_code = 2
+        self._environment.process_exit_code = code
 
     def _follow(self) -> None:
         shown = 0.0
@@ -222,12 +147,14 @@ class Conductor:
             return
         result = sum_up(self._master, self._thresholds)
         self._environment.process_exit_code = result.exit_code
+        for line in closing(result):
+            log.info(line)
         try:
             write(self._out, result, self._live.course)
         except ConfigError as error:
             self._refuse(str(error))
-        for line in [*closing(result), f"{self._out / 'report.html'}: {result.verdict}"]:
-            log.info(line)
+        else:
+            log.info("%s: %s", self._out / "report.html", result.verdict)
 
     def _end(self) -> None:
         """Let Locust stop, and end when there is nobody at its web UI to start another run."""
@@ -247,6 +174,14 @@ class Conductor:
     def _quit(self, **_: Any) -> None:
         self._stop()
         self._open.close()
+
+
+def failure(error: Exception) -> tuple[str, int]:
+    """Why a run cannot begin, and the exit code; what is no bad input is logged with its traceback."""
+    if isinstance(error, ConfigError):
+        return str(error), 2
+    log.error("What went wrong:", exc_info=error)
+    return f"The run cannot begin: {type(error).__name__}: {error}", 1
 
 
 def interrupt() -> None:
@@ -275,11 +210,12 @@ def on_init(environment: Environment, runner: Any, web_ui: WebUI | None = None, 
         heed_interrupts(conductor.interrupt)
         try:
             conductor.attach(web_ui)
-        except ConfigError as error:
-            log.error(str(error))
+        except Exception as error:
+            sentence, code = failure(error)
+            log.error(sentence)
             gevent.sleep(SETTLE_S)
             runner.quit()  # workers that are here already need not wait
-            raise SystemExit(2) from error
+            raise SystemExit(code) from error
 
 
 def install() -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sarathi_plugin.workload.spec import WorkloadSpec
 
 DEFAULT_DURATION_S = 60.0
+LONGEST_S = 30 * 86_400.0
+MOST_REQUESTS = 10_000_000
+"""All of them are drawn before the run, and lie in memory."""
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>s|m|h|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -36,13 +39,16 @@ class Amount(NamedTuple):
 
 
 def duration_s(text: str | None) -> float | None:
-    """Seconds of "90", "90s", "1.5m", "1h"; None of None. Raises ConfigError."""
+    """Seconds of "90", "90s", "1.5m", "1h", up to 30 days; None of None. Raises ConfigError."""
     if text is None:
         return None
     match = _DURATION.fullmatch(text.strip())
     if match is None or not float(match["number"]):
         raise ConfigError(f"--duration takes seconds, or a number with s, m or h, not {text!r}.")
-    return float(match["number"]) * _SECONDS[match["unit"]]
+    seconds = float(match["number"]) * _SECONDS[match["unit"]]
+    if seconds > LONGEST_S:
+        raise ConfigError(f"--duration takes at most 30 days (720h), not {text!r}.")
+    return seconds
 
 
 def schedule(spec: WorkloadSpec, amount: Amount, seed: int) -> Trace:
@@ -59,6 +65,8 @@ def schedule(spec: WorkloadSpec, amount: Amount, seed: int) -> Trace:
         if rate is None:
             raise ConfigError(f"Workload {spec.kind!r} needs a rate in requests a second: give --rate.")
         requests = _enough(rate, duration_s, shaped=_shaped(spec))
+    if requests is not None and requests > MOST_REQUESTS:
+        raise ConfigError(f"A run has at most {MOST_REQUESTS} requests, not {requests:.3g}: lower --rate.")
     trace = spec.trace(rate, requests, seed)
     if duration_s is not None:
         end_ns = round(duration_s * NS_PER_S)

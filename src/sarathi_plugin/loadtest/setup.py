@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 40
 """Tokens that no model has: for servers that do not tell their limit."""
+A_DAY_S = 86_400.0
+MOST = 1e6
+"""Requests a second, and times as long: more than any server or model has a use for."""
 
 
 class Wanted(NamedTuple):
@@ -166,13 +168,14 @@ def _check_numbers(wanted: Wanted) -> None:
     """Raise ConfigError for numbers that are none of their kind."""
     amount = wanted.amount
     numbers = {
-        "--rate": amount.rate, "--scale": wanted.scale, "--silence": wanted.silence_s, "--timeout": wanted.timeout_s
+        "--rate": (amount.rate, MOST), "--scale": (wanted.scale, MOST),
+        "--silence": (wanted.silence_s, A_DAY_S), "--timeout": (wanted.timeout_s, A_DAY_S),
     }  # fmt: skip
-    for flag, value in numbers.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{flag} takes a number above zero, not {value:g}.")
-    if not 0 <= amount.think_s < math.inf:
-        raise ConfigError(f"--think takes a number of seconds, not {amount.think_s:g}.")
+    for flag, (value, most) in numbers.items():
+        if value is not None and not 0 < value <= most:
+            raise ConfigError(f"{flag} takes a number above zero and up to {most:.0f}, not {value:g}.")
+    if not 0 <= amount.think_s <= A_DAY_S:
+        raise ConfigError(f"--think takes a number of seconds up to {A_DAY_S:.0f}, not {amount.think_s:g}.")
 
 
 def _classes(settings: Settings) -> dict[str, SloClassSettings]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import requests
 
+from sarathi_plugin.address import authorization, parts_of
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.load.client import KEY
+
+BAD_ADDRESS = "Give the server's address as http://HOST:PORT, without a key in it."
 
 
 class Served(NamedTuple):
@@ -25,13 +27,9 @@ def describe(url: str, model: str | None = None, *, timeout_s: float = 10.0) -> 
 
     The key is read from OPENAI_API_KEY. Raises ConfigError for a bad address, no answer, or an unknown model.
     """
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password)
-    except ValueError:  # brackets that do not close
-        good = False
-    if not good:
-        raise ConfigError("Give the server's address as http://HOST:PORT, without a key in it.")
+    parts = parts_of(url)
+    if parts is None or parts.username or parts.password:
+        raise ConfigError(BAD_ADDRESS)
     root = url.rstrip("/").removesuffix("/v1")
     cards = _cards(root, timeout_s)
     chosen = [card for card in cards if model in (None, card.get("id"))]
@@ -45,8 +43,7 @@ def describe(url: str, model: str | None = None, *, timeout_s: float = 10.0) -> 
 
 
 def _cards(root: str, timeout_s: float) -> list[dict[str, Any]]:
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = authorization(KEY)
     try:
         with requests.Session() as session:
             session.trust_env = False
@@ -61,6 +58,8 @@ def _cards(root: str, timeout_s: float) -> list[dict[str, Any]]:
         ) from error
     except requests.exceptions.JSONDecodeError as error:
         raise ConfigError(f"{root}/v1/models does not answer as an OpenAI-compatible server does.") from error
+    except requests.exceptions.InvalidURL as error:
+        raise ConfigError(BAD_ADDRESS) from error
     except requests.exceptions.RequestException as error:
         raise ConfigError(f"No server answers at {root} ({type(error).__name__}).") from error
     except (KeyError, TypeError) as error:

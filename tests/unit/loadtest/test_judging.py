@@ -213,13 +213,14 @@ def test_live_figures_and_the_series_made_of_them():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (None, None)]
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("720h", 2_592_000), (None, None)],
 )
 def test_durations(text, seconds):
     assert duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1s", "5 minutes", "nan"])
+@pytest.mark.parametrize("text", ["", "0", "-1s", "5 minutes", "nan", "99999999999h", "721h"])
 def test_bad_durations(text):
     with pytest.raises(ConfigError, match="--duration"):
         duration_s(text)

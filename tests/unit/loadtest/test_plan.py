@@ -85,6 +85,8 @@ def test_intended_times_are_those_of_the_process():
         (CHATS, Amount(), "give --rate"),
         (CHATS, Amount(rate=0.001, duration_s=0.001), "No request arrives"),
         (CHATS, Amount(rate=-1, requests=3), "above zero"),
+        (CHATS, Amount(rate=1e6, duration_s=60), r"at most 10000000 requests, not 6.01e\+07: lower"),
+        (CHATS, Amount(rate=1, requests=10**12), "at most 10000000 requests"),
     ],
 )
 def test_bad_amounts(spec, amount, words):
@@ -128,13 +130,35 @@ def test_a_lost_request_fails_without_a_word_on_when_it_was_sent():
     ("wanted", "words"),
     [
         (Wanted("http://[::1"), "Give the server's address as http://HOST:PORT"),
-        (Wanted("http://x", amount=Amount(rate=-1)), "--rate takes a number above zero, not -1."),
-        (Wanted("http://x", amount=Amount(rate=math.nan)), "--rate takes a number above zero, not nan."),
-        (Wanted("http://x", scale=0), "--scale takes a number above zero, not 0."),
-        (Wanted("http://x", timeout_s=math.inf), "--timeout takes a number above zero, not inf."),
+        (
+            Wanted("http://x", amount=Amount(rate=-1)),
+            "--rate takes a number above zero and up to 1000000, not -1.",
+        ),
+        (
+            Wanted("http://x", amount=Amount(rate=math.nan)),
+            "--rate takes a number above zero and up to 1000000, not nan.",
+        ),
+        (Wanted("http://x", scale=0), "--scale takes a number above zero and up to 1000000, not 0."),
+        (
+            Wanted("http://x", timeout_s=math.inf),
+            "--timeout takes a number above zero and up to 86400, not inf.",
+        ),
+        (
+            Wanted("http://x", timeout_s=1e300),
+            "--timeout takes a number above zero and up to 86400, not 1e+300.",
+        ),
+        (
+            Wanted("http://x", silence_s=86_401),
+            "--silence takes a number above zero and up to 86400, not 86401.",
+        ),
+        (Wanted("http://x", tbt_ms=1e13), "tbt_ms: Input should be less than or equal to 86400000"),
+        (
+            Wanted("http://x", ttft_slack_ms=1e13),
+            "ttft_slack_ms: Input should be less than or equal to 86400000",
+        ),
         (
             Wanted("http://x", "agentic", Amount(users=2, think_s=-1)),
-            "--think takes a number of seconds, not -1.",
+            "--think takes a number of seconds up to 86400, not -1.",
         ),
     ],
 )

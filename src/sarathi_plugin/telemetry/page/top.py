@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import requests
 from pydantic import ValidationError
@@ -16,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sarathi_plugin.address import authorization, parts_of
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.telemetry.live.document import VERSION, LiveDocument
 
@@ -41,18 +40,16 @@ class Answer:
 
 
 class Client:
-    """Asks one server. url: its root."""
+    """Asks one server. url: its root. Raises ConfigError for a bad address, or a key that no header can carry."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         root = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/sarathi")
-        parts = urlsplit(root)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts_of(root) is None:
             raise ConfigError(f"{url!r} is not the address of a server; give http://HOST:PORT.")
         self._url = f"{root}/sarathi/api"
         self._session = requests.Session()
         self._session.trust_env = False
-        if key:
-            self._session.headers["Authorization"] = f"Bearer {key}"
+        self._session.headers.update(authorization(KEY))
 
     def ask(self, slo_class: str | None = None) -> Answer:
         """The document now. Raises ConfigError when asking again cannot help."""
@@ -103,7 +100,7 @@ def top(
     url: str, *, every_s: float, once: bool, slo_class: str | None, console: Console | None = None
 ) -> bool:
     """Show a server until Ctrl-C, or one frame. Whether what was shown last was live. Raises ConfigError."""
-    client = Client(url, os.environ.get(KEY))
+    client = Client(url)
     console = console or Console()
     if once:
         answer = client.ask(slo_class)
