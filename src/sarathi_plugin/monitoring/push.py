@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
 import requests
 from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from grafana_api.grafana_face import GrafanaFace
 
+from sarathi_plugin.address import parts_of
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.monitoring.files import dashboards
 
@@ -104,7 +104,7 @@ def _line(verb: str, plan: Planned) -> str:
 def with_docs(content: dict[str, Any], docs_url: str | None) -> dict[str, Any]:
     """A dashboard whose links to runbooks start at another address. Raises ConfigError for what is none."""
     if docs_url is not None:
-        if _parts(docs_url) is None:
+        if parts_of(docs_url) is None:
             raise ConfigError(
                 "Give --docs-url as http(s)://HOST[:PORT][/PATH], the folder that serves runbooks.md."
             )
@@ -114,21 +114,11 @@ def with_docs(content: dict[str, Any], docs_url: str | None) -> dict[str, Any]:
     return content
 
 
-def _parts(url: str) -> SplitResult | None:
-    """The parts of an HTTP address, None when it is none."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of a port, or a bracket that is left open
-        return None
-    return parts if usable else None
-
-
 class Grafana:
     """What we need of Grafana's API, failures as one sentence."""
 
     def __init__(self, url: str) -> None:
-        parts = _parts(url)
+        parts = parts_of(url)
         if parts is None or parts.username is not None or parts.password is not None:
             # What was given is not repeated: there may be a password in it.
             raise ConfigError(
