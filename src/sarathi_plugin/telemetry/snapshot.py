@@ -42,7 +42,20 @@ def snapshot_path(session: str, engine_index: int) -> Path:
     """Where engine ``engine_index`` of the server ``session`` keeps its snapshot (in memory where that exists)."""
     shared = Path("/dev/shm")  # noqa: S108 - a memory file system, named on purpose
     folder = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
-    return folder / f"sarathi-{os.getuid()}-{session}-{engine_index}"
+    return folder / f"{own_prefix()}{session}-{engine_index}"
+
+
+def own_prefix() -> str:
+    """How the names of our files begin: user and PID namespace.
+
+    Containers may share memory (``--ipc=host``) and not processes: whether a process of another one lives, nobody here
+    can tell.
+    """
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        namespace = 0
+    return f"sarathi-{os.getuid()}-{namespace}-"
 
 
 class Snapshot:
@@ -144,9 +157,9 @@ class Snapshot:
 
 
 def remove_stale_snapshots() -> None:
-    """Delete files that killed engines of this user left behind."""
+    """Delete files that killed engines of this user left behind, in this container."""
     example = snapshot_path("x", 0)
-    for path in example.parent.glob(f"sarathi-{os.getuid()}-*"):
+    for path in example.parent.glob(f"{own_prefix()}*"):
         snapshot = Snapshot.open(path)
         if snapshot is not None and not Path(f"/proc/{snapshot.pid}").exists() and Path("/proc").exists():
             path.unlink(missing_ok=True)

@@ -135,15 +135,19 @@ def test_files_of_dead_engines_are_removed_and_those_of_live_ones_stay(
     )
     dead, alive = module.snapshot_path("dead", 0), module.snapshot_path("alive", 0)
     foreign, broken = tmp_path / "sarathi-other", module.snapshot_path("broken", 0)
+    prefix = module.own_prefix()
+    container = tmp_path / dead.name.replace(prefix, f"{prefix.rpartition('-')[0]}1-")
     with pytest.raises(subprocess.CalledProcessError):
         run(WRITE_AND_DIE, dead)
     Snapshot.create(alive)
     foreign.write_bytes(dead.read_bytes())
+    container.write_bytes(dead.read_bytes())
     broken.write_bytes(b"x")
     remove_stale_snapshots()
     assert not dead.exists()
     assert alive.exists()
     assert foreign.exists()
+    assert container.exists()
     assert broken.exists()
 
 

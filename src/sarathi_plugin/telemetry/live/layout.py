@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sarathi_plugin.telemetry.catalogue import LATENCY_BUCKETS
-from sarathi_plugin.telemetry.snapshot import snapshot_path
+from sarathi_plugin.telemetry.snapshot import own_prefix, snapshot_path
 
 STEPS = 1024
 """Steps kept."""
@@ -142,10 +142,10 @@ def open_file(path: Path, classes: int) -> np.ndarray[Any, Any] | None:
 
 
 def remove_stale() -> None:
-    """Delete files that killed engines of this user left behind."""
+    """Delete files that killed engines of this user left behind, in this container."""
     if not Path("/proc").exists():
         return
-    for path in snapshot_path("x", 0).parent.glob(f"sarathi-{os.getuid()}-*.live"):
+    for path in snapshot_path("x", 0).parent.glob(f"{own_prefix()}*.live"):
         try:
             head = np.fromfile(path, HEAD, 1)
         except OSError:
