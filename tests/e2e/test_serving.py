@@ -281,10 +281,12 @@ def test_a_bad_slo_class_is_a_400_and_costs_nothing(
     body = {"model": MODEL, "prompt": [5, 6, 7], "max_tokens": 2, "vllm_xargs": {"slo_class": value}}
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.post(f"{server.url}/v1/completions", json=body, timeout=60)
-        assert answer.status_code == 400
-        message = answer.json()["error"]["message"]
-        assert all(word in message for word in words), message
+        for stream in (False, True):
+            body["stream"] = stream
+            answer = session.post(f"{server.url}/v1/completions", json=body, timeout=60)
+            assert answer.status_code == 400
+            message = answer.json()["error"]["message"]
+            assert all(word in message for word in words), message
         body["vllm_xargs"] = {"slo_class": "batch"}
         assert session.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
 

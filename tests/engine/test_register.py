@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import pickle
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import vllm.plugins
+from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics import loggers
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.engine import engine_arguments, flags, register
+from sarathi_plugin.engine import engine_arguments, flags, register, requests
 from sarathi_plugin.engine.entry import settings_of
 from tests.engine.emulator import MODEL
 
@@ -44,6 +48,7 @@ def vllm_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(EngineArgs, "_sarathi", False, raising=False)
     monkeypatch.setattr(loggers.StatLoggerManager, "__init__", loggers.StatLoggerManager.__init__)
     monkeypatch.setattr(InputProcessor, "process_inputs", InputProcessor.process_inputs)
+    monkeypatch.setattr(AsyncLLM, "generate", AsyncLLM.generate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield monkeypatch
@@ -281,7 +286,7 @@ def test_a_parser_that_has_our_flag_is_left_alone() -> None:
 def test_without_scheduler_nothing_of_vllm_changes(vllm_alone: pytest.MonkeyPatch, model: Path) -> None:
     words = ["--max-num-seqs", "16", "--no-enable-prefix-caching"]
     plain_namespace, plain_config = vars(parse(*words)), config(model)
-    hooks = loggers.StatLoggerManager.__init__, InputProcessor.process_inputs
+    hooks = loggers.StatLoggerManager.__init__, InputProcessor.process_inputs, AsyncLLM.generate
 
     register.register()
 
@@ -293,7 +298,7 @@ def test_without_scheduler_nothing_of_vllm_changes(vllm_alone: pytest.MonkeyPatc
     for part in ("scheduler_config", "cache_config", "parallel_config", "compilation_config"):
         assert repr(getattr(ours, part)) == repr(getattr(plain_config, part))
     assert ours.compute_hash() == plain_config.compute_hash()
-    assert (loggers.StatLoggerManager.__init__, InputProcessor.process_inputs) == hooks
+    assert (loggers.StatLoggerManager.__init__, InputProcessor.process_inputs, AsyncLLM.generate) == hooks
 
 
 # -- configuration ------------------------------------------------------------------------------------------------
@@ -392,6 +397,24 @@ def test_offline_arguments_build_our_scheduler(model: Path) -> None:
     assert factory.keywords["settings"].tbt_ms == 44
     copied = pickle.loads(pickle.dumps(ours.scheduler_config))
     assert copied.scheduler_cls == ours.scheduler_config.scheduler_cls
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_class_is_checked_when_generate_is_called_and_not_at_the_first_token(model: Path) -> None:
+    """Once somebody waits for a token, a stream has answered HTTP 200."""
+    ours, stock = config(model, **engine_arguments("sarathi")), config(model)
+    config(model, **engine_arguments("sarathi"))  # a second time, nothing is wrapped twice
+
+    def ask(built: Any, slo_class: object) -> Any:
+        params = SamplingParams(extra_args={"slo_class": slo_class})
+        return AsyncLLM.generate(SimpleNamespace(vllm_config=built), "a prompt", params, "r1", priority=1)
+
+    for bad in ("gold", 5):
+        with pytest.raises(requests.client_error(), match="slo_class"):
+            ask(ours, bad)
+        assert inspect.isasyncgen(ask(stock, bad))
+    assert inspect.isasyncgen(ask(ours, "batch"))
+    assert inspect.isasyncgenfunction(AsyncLLM.generate.sarathi_original)
 
 
 def comparable(built: Any) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from http.client import RemoteDisconnected
+from http.client import IncompleteRead, RemoteDisconnected
+
+IN_WORDS = {
+    RemoteDisconnected: "the server closed it without an answer",
+    IncompleteRead: "the server closed it in the middle of its answer",
+}
+"""Errors beneath which no system error lies: the connection was closed in good order, only too early."""
 
 
 def was_reset(error: BaseException) -> bool:
@@ -17,6 +23,9 @@ def root(error: BaseException) -> str:
     for item in chain:
         if isinstance(item, OSError) and item.strerror:
             return item.strerror
+    for kind, words in IN_WORDS.items():
+        if any(isinstance(item, kind) for item in chain):
+            return words
     return type(chain[-1]).__name__ if len(chain) > 1 else str(error)[:200]
 
 

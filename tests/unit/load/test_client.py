@@ -105,6 +105,16 @@ def cut_chunk(handler):
     handler.close_connection = True
 
 
+def end_between_chunks(handler):
+    handler.begin()
+    handler.token("a", total=1)
+    handler.close_connection = True
+
+
+def hang_up(handler):
+    handler.close_connection = True
+
+
 def say_nothing(handler):
     handler.begin()
     handler.token("a", total=1)
@@ -184,7 +194,19 @@ def aborted(handler):
         ),
         (stop_inside_event, "error", "truncated: the stream ended inside an event after 1 tokens", 1),
         (break_off, "error", "reset: connection broke after 1 tokens: Connection reset by peer", 1),
-        (cut_chunk, "error", "reset: connection broke after 1 tokens: ", 1),
+        (
+            cut_chunk,
+            "error",
+            "reset: connection broke after 1 tokens: the server closed it in the middle of its answer",
+            1,
+        ),
+        (
+            end_between_chunks,
+            "error",
+            "reset: connection broke after 1 tokens: the server closed it in the middle of its answer",
+            1,
+        ),
+        (hang_up, "error", "reset: the server closed it without an answer", 0),
         (say_nothing, "timeout", "read-timeout: no bytes for 0.3 s", 1),
         (never_answer, "timeout", "read-timeout: no bytes for 0.3 s", 0),
         (drip_for_ever, "timeout", "timeout: not done in 1 s", None),
