@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from sarathi_plugin.address import parts_of
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
 from sarathi_plugin.load.client import Endpoint, Outcome, StreamingClient
@@ -37,8 +37,7 @@ A_DAY_NS = 24 * 3600 * NS_PER_S
 
 def endpoint_of(url: str) -> tuple[Endpoint, int]:
     """A server and its model's length. Raises ConfigError when nobody answers there, or not as vLLM does."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts_of(url) is None:
         raise ConfigError(f"Give the server's address as http://HOST:PORT, not {url!r}.")
     name, length = served_model(url)
     end = Endpoint(url, name, read_timeout_s=LONGEST_REQUEST_S, total_timeout_s=LONGEST_REQUEST_S)

@@ -119,6 +119,7 @@ def test_a_client_that_lags_is_told(made_up: type[MadeUp]):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
+        ("http://[::1", "Give the server's address as http://HOST:PORT, not 'http://[::1'."),
         ("localhost:8000", "Give the server's address as http://HOST:PORT, not 'localhost:8000'."),
         ("http://127.0.0.1:1", "No vLLM server answers at http://127.0.0.1:1 (ConnectionError)."),
     ],
