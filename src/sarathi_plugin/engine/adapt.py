@@ -208,19 +208,21 @@ class Adapter:
             view.decode_context -= sum(request.num_computed_tokens for request in left_out)
             self._decodes = []  # the context of those does not grow: read it anew
         if plan.skip_prefills and hold_back and self._prefills:
-            self._leave_to(plan.waiting)
+            self._leave_out_prefills(plan)
         return budget
 
-    def _leave_to(self, rows: Sequence[RequestRow] | None) -> None:
-        """Leave the prompts under way out, for these that wait (None: for the queue as it is)."""
-        if rows is None:
-            queues = (getattr(self._scheduler, "kv_holding_waiting", ()), self._scheduler.waiting)
-            queued = [self._table.rows.get(request.request_id) for request in chain(*queues)]
-            rows = [row for row in queued if row is not None]
-        first = rows[0] if rows else None
-        if first is None or first.request_id in self.view.resting or not self._may_overtake(first):
-            return
-        self._left_to = rows
+    def _leave_out_prefills(self, plan: StepPlan) -> None:
+        """For those that wait, of whom the first must be able to overtake, or for a step of decodes alone."""
+        view, rows = self.view, plan.waiting
+        admits = plan.max_running is None or plan.max_running > view.running
+        if view.waiting_count and admits:
+            if rows is None:
+                queues = (getattr(self._scheduler, "kv_holding_waiting", ()), self._scheduler.waiting)
+                queued = [self._table.rows.get(request.request_id) for request in chain(*queues)]
+                rows = [row for row in queued if row is not None]
+            if not (rows and view.may_overtake(rows[0])):
+                return
+            self._left_to = rows
         self._skip(self._prefills.values())
 
     def _may_overtake(self, row: RequestRow) -> bool:
