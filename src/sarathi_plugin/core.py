@@ -258,7 +258,8 @@ class StepPlan:
     None leaves the engine's own. limit: what bound the budget, for the metrics. prefills: running prompts in the order
     in which they get budget (those left out follow, in arrival order); None keeps the engine's order of everything.
     waiting: admission order of the queue, most urgent first; None keeps it. skip_decodes, skip_prefills: leave out for
-    this step only, with ``reason`` (skip_prefills for the first of ``waiting``, if it ``StepView.may_overtake``);
+    this step only, with ``reason`` (skip_prefills with nobody admitted, or for the first of ``waiting`` if it
+    ``StepView.may_overtake``);
     skip_some: the same for some of the decodes, by their places in ``StepView.decode_deadline_ns``.
     max_running: admit nobody beyond so many running requests. whole_prompts: never split a prompt. available_ns:
     time the plan may take, for the record. relegated: requests stepped back in this plan that were not before.

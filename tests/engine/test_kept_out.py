@@ -83,7 +83,10 @@ def test_a_short_prompt_that_cannot_start_holds_up_nobody(
 
 
 def test_one_whose_grammar_is_ready_starts_at_once(config_for: Callable[..., Any]) -> None:
-    """It was tried before in vain, so it rests for some steps, at most as many as it has waited."""
+    """It was tried before in vain, so it rests for some steps, at most as many as it has waited.
+
+    The eight before it take 960 ms for their tokens alone.
+    """
     engine = busy(config_for(budget=2048))
     for i in range(8):
         engine.submit(engine.clock.ns, LONG, 5, f"long{i}")
@@ -98,7 +101,7 @@ def test_one_whose_grammar_is_ready_starts_at_once(config_for: Callable[..., Any
     assert ttft_ms(engine, "blocked") is not None
     took = engine.trace.tokens["blocked"][0] - ready_ns
     others = [engine.trace.tokens[f"long{i}"] for i in range(8)]
-    assert took <= 600 * MS < LONG * 8 * MS // 50
+    assert took <= 600 * MS
     assert sum(not tokens or tokens[0] > engine.trace.tokens["blocked"][0] for tokens in others) >= 4
 
 

@@ -73,9 +73,8 @@ class Adapter:
         self._hits.came(request_id)
 
     def left(self, request_id: str) -> None:
-        """A request ended, or a turn of a session did, whose next one has another row."""
+        """A request ended, or a turn of a session did."""
         self._scheduled.forget(request_id)
-        self._decodes = []
 
     @property
     def computed(self) -> list[tuple[str, int]]:
@@ -126,8 +125,11 @@ class Adapter:
         view, table = self.view, self._table
         if decodes != self._decodes:  # by identity: in steady state the batch is the same list of requests
             self._decodes = decodes
-            self._tracked = [request for request in decodes if request.request_id in table.rows]
-            self._slots = np.array([table.rows[r.request_id].slot for r in self._tracked], np.int64)
+            rows = [table.rows.get(request.request_id) for request in decodes]
+            self._tracked = (
+                decodes if None not in rows else [r for r, row in zip(decodes, rows, strict=True) if row]
+            )
+            self._slots = np.array([row.slot for row in rows if row is not None], np.int64)
             self._tbt_ns = table.tbt_ns[self._slots]
             self._min_tbt_ns = int(self._tbt_ns.min()) if len(self._tbt_ns) else 0
             view.decode_context = sum([request.num_computed_tokens for request in decodes])

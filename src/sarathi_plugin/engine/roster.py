@@ -92,7 +92,7 @@ class Roster:
         self._leave(out.request_id, status_of(str(out.finish_reason)), now_ns)
         try:
             request = self._scheduler.requests.get(out.request_id)
-            if request is not None and request.resumable and request.status.name == "WAITING":
+            if getattr(request, "resumable", False) and request.status.name == "WAITING":
                 self._track(request, now_ns, request.num_tokens - request.num_computed_tokens)
         except Exception:
             self._failed("tracking the next turn of a session")

@@ -29,9 +29,8 @@ class Scheduled:
 
     def shape_of(self, output: Any, view: StepView, under_way: Iterable[str]) -> tuple[StepShape, int]:
         """(what vLLM scheduled, number of prompt chunks in it). under_way: prompts that had a place before."""
-        if (
-            output.preempted_req_ids
-        ):  # first: one that lost its place before this step may have a new one in it
+        if output.preempted_req_ids:
+            # First: one that lost its place before this step may have a new one in it.
             self.note_preempted(output.preempted_req_ids)
         scheduled = output.num_scheduled_tokens
         requests = self._scheduler.requests
