@@ -9,6 +9,7 @@ import pytest
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import RequestStatus
 
+from sarathi_plugin.engine.admission import Admission
 from tests.engine.emulator import Engine, VirtualClock, linear_time, make_scheduler
 from tests.engine.workloads import MS
 
@@ -103,6 +104,22 @@ def test_one_whose_grammar_is_ready_starts_at_once(config_for: Callable[..., Any
     others = [engine.trace.tokens[f"long{i}"] for i in range(8)]
     assert took <= 600 * MS
     assert sum(not tokens or tokens[0] > engine.trace.tokens["blocked"][0] for tokens in others) >= 4
+
+
+def test_a_rest_is_twice_as_long_each_time_and_ends_when_the_request_is_in() -> None:
+    admission, row, step, lengths = Admission(None, reorders=True), SimpleNamespace(request_id="r"), 0, []
+    for _ in range(8):
+        admission.in_vain([row], step)
+        begin = step
+        while "r" in admission.resting(step):
+            step += 1
+        lengths.append(step - begin)
+    assert lengths == [2, 4, 8, 16, 32, 64, 64, 64]
+    admission.in_vain([row], step)
+    admission.gone("r")
+    assert not admission.resting(step)
+    admission.in_vain([row], step)
+    assert "r" not in admission.resting(step + 2)
 
 
 def test_requests_for_a_lora_adapter_without_room_hold_up_nobody(config_for: Callable[..., Any]) -> None:
