@@ -115,7 +115,8 @@ class StepTimeModel(Protocol):
     """Predicts how long a step takes and learns from the steps that ran.
 
     A model may also have ``predict_many_ns(shape, tokens, pairs) -> list[int]``: what ``predict_ns`` says of the
-    decodes of ``shape`` with each of so many prompt tokens and query-key pairs. It saves time in every step.
+    decodes of ``shape`` with each of so many prompt tokens and query-key pairs. It saves time in every step. And
+    ``seen_tokens``: most prompt tokens of a step it has learned from, of twice as many it is asked; None for any.
     """
 
     @property

@@ -7,6 +7,7 @@ Kept up with is ``sarathi-static`` at its default, which has no model to be wron
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ import pytest
 from benchmarks.policies.cells import Cell
 from sarathi_plugin.core import NS_PER_S, StepShape
 from sarathi_plugin.load.summary import is_fluid
+from sarathi_plugin.policies.sarathi import Sarathi
 from sarathi_plugin.simulate.disturbance import Disturbance
 from sarathi_plugin.simulate.run import Simulation, simulate
 from sarathi_plugin.simulate.spec import EngineSpec
 from sarathi_plugin.steptime.machine import online_from
 from sarathi_plugin.steptime.profile import StepTimeProfile, save_profile
+from sarathi_plugin.workload.trace import Trace, TraceRequest
 
 pytestmark = pytest.mark.vllm
 
@@ -107,6 +110,57 @@ def test_a_cold_start(where: str) -> None:
     share, _ = figures(where, "sarathi-static")
     assert 0.8 < share < 0.98, "no longer near capacity: the comparison would say nothing"
     assert_keeps_up(where)
+
+
+class SlowFirstStep(Disturbance):
+    """The first step of the engine takes seconds: kernels are compiled, memory is touched for the first time."""
+
+    def factor(self, step: int, now_ns: int) -> float:
+        del now_ns
+        return 70.0 if step == 0 else 1.0
+
+
+def chats_then_documents(at_s: float) -> Trace:
+    """One short chat, six more soon after, and eight documents at once."""
+    chats = [
+        TraceRequest(
+            request_id=f"chat {i}",
+            offset_ns=i * NS_PER_S // 10,
+            prompt_tokens=10 + 50 * (i > 0),
+            output_tokens=400,
+        )
+        for i in range(7)
+    ]
+    at_ns = round(at_s * NS_PER_S)
+    documents = [
+        TraceRequest(request_id=f"document {i}", offset_ns=at_ns + i, prompt_tokens=3000, output_tokens=20)
+        for i in range(8)
+    ]
+    return Trace("cold", tuple(sorted([*chats, *documents], key=lambda request: request.offset_ns)))
+
+
+LEARNING = 1.5
+"""Times the longest step it plans that a step may take while the model still learns what a large one takes."""
+
+
+@pytest.mark.parametrize("disturbance", [None, SlowFirstStep()], ids=["steady", "slow first step"])
+@pytest.mark.parametrize("at_s", [0.5, 3.0])
+@pytest.mark.parametrize("where", CELLS)
+def test_documents_that_come_while_the_model_is_young_freeze_nobody(
+    where: str, at_s: float, disturbance: Disturbance | None
+) -> None:
+    cell, _ = CELLS[where]
+    told = Simulation(
+        profile=cell.profile,
+        engine=engine(cell, "sarathi"),
+        trace=chats_then_documents(at_s),
+        targets=cell.targets(),
+        disturbance=disturbance,
+    )
+    chats = [t.token_ns for t in simulate(told).timelines if t.request_id.startswith("chat")]
+    longest_ns = max(after - before for times in chats for before, after in pairwise(times[1:]))
+    planned_ns = Sarathi().stall_cap * cell.targets().default.tbt_ns
+    assert longest_ns < LEARNING * planned_ns, f"{longest_ns / planned_ns:.2f} of the stall cap"
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])

@@ -68,6 +68,8 @@ class StepLog:
         self._failed = failed
         self._pending: list[_Done | _Left | Callable[[], None]] = []
         self._flushed_ns = 0
+        self._largest = 0
+        """Most prompt tokens of a pending step."""
         self.last_end_ns = 0
 
     def step(self, planned: Planned, emission: Emission | None, now_ns: int, policy_ns: int) -> None:
@@ -75,6 +77,7 @@ class StepLog:
         start = max(planned.schedule_ns, self.last_end_ns)
         self.last_end_ns = now_ns
         self._pending.append(_Done(planned, start, now_ns, policy_ns, emission))
+        self._largest = max(self._largest, planned.shape.prefill_tokens)
 
     def request(self, timeline: RequestTimeline, outcome: Outcome) -> None:
         """A request ended."""
@@ -89,22 +92,23 @@ class StepLog:
 
         After vLLM's own work our code is out of the processor's caches, and the first run of it costs several times the
         next: a few steps observed together are far cheaper than one by one. While the model is not ready, every
-        step matters to it.
+        step matters to it, and later those larger than any it has seen.
         """
         late = now_ns - self._flushed_ns >= FLUSH_NS
-        return late or len(self._pending) >= FLUSH_LENGTH or not self._ready()
+        return late or len(self._pending) >= FLUSH_LENGTH or self._news()
 
-    def _ready(self) -> bool:
+    def _news(self) -> bool:
         try:
-            return self.model.ready
+            seen: int | None = getattr(self.model, "seen_tokens", None)
+            return not self.model.ready or (seen is not None and self._largest > seen)
         except Exception:
             self._failed("asking whether the model is ready")
-            return True
+            return False
 
     def flush(self) -> None:
         """Hand what has gathered to model and observers."""
         pending, self._pending = self._pending, []
-        self._flushed_ns = self.last_end_ns
+        self._flushed_ns, self._largest = self.last_end_ns, 0
         watched = self._observers.listening("observe_step")
         steps = []
         for what in pending:

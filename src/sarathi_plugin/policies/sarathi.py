@@ -24,6 +24,7 @@ from sarathi_plugin.policies.sizing import (
     candidates,
     fastest,
     harmless_ns,
+    judged,
     least_harm,
     sizes_within,
     worth_saving,
@@ -68,11 +69,11 @@ class Sarathi(Policy):
     tiles: end steps on tile edges. saving: decodes go alone while slack builds up for a chunk that costs less, by
     deadlines only. look_ahead: mean further wait of a prompt, as a share of the work queued.
     stall_cap: no step takes longer than this many D_d, whatever slack is banked; idle_cap: while nobody decodes.
-    cold_chunk: prompt tokens a step until the step-time model is ready. headroom: share of KV memory that admitting a
-    prompt leaves free; None is 0.02, and 0 in gap mode, where a preempted decode costs one late gap. overtaking: a more
-    urgent waiting prompt goes before those under way. ageing: every so many steps belong to the prompt furthest
-    overdue; 0 for none, and then a prompt may starve; order ``bounded`` needs none. prefix_hits: what the prefix cache
-    holds of a waiting prompt counts as computed.
+    cold_chunk: prompt tokens a step until the step-time model is ready, then larger ones as it learns of them.
+    headroom: share of KV memory that admitting a prompt leaves free; None is 0.02, and 0 in gap mode, where a preempted
+    decode costs one late gap. overtaking: a more urgent waiting prompt goes before those under way. ageing: every so
+    many steps belong to the prompt furthest overdue; 0 for none, and then a prompt may starve; order ``bounded`` needs
+    none. prefix_hits: what the prefix cache holds of a waiting prompt counts as computed.
     """
 
     coasts = True
@@ -273,14 +274,13 @@ class Sarathi(Policy):
         late_share: see ``_limit``.
         """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
-        if room <= 0:
-            return 0, "decodes", None
-        if not rows:
-            return 0, "memory", None
+        if room <= 0 or not rows:
+            return 0, "memory" if room > 0 else "decodes", None
+        known = judged(view.model, room, self.cold_chunk)
         if not view.model.ready:
-            return min(room, self.cold_chunk), "cold model", None
+            return known, "cold model", None
         limit, limit_ns = self._limit(view, rows, alone_ns, late_share)
-        tokens = candidates(view.decode_tokens, room, rows, TILES if self.tiles else range(16, 8193, 16))
+        tokens = candidates(view.decode_tokens, known, rows, TILES if self.tiles else range(16, 8193, 16))
         sizes = sizes_within(view.model, view.decode_shape, rows, tokens, limit_ns)
         spare_ns = harmless_ns(view, alone_ns) if view.decodes and self.slo == "deadline" else np.inf
         if self.slo == "gap" and self.least_wait:
@@ -293,7 +293,7 @@ class Sarathi(Policy):
             added = added_misses(view, alone_ns, sizes.times_ns)
             return sizes.tokens[least_harm(sizes, added)], "floor", round(limit_ns)
         if sizes.tokens[best] == tokens[-1]:
-            limit = "engine" if tokens[-1] == room else "prompts"
+            limit = "prompts" if tokens[-1] < known else "engine" if known == room else "cold model"
         elif best < len(sizes.tokens) - 1:
             limit = "slack" if sizes.times_ns[-1] > spare_ns else "tile"
         return sizes.tokens[best], limit, round(limit_ns)

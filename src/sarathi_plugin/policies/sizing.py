@@ -37,6 +37,10 @@ DEARER = 1.1
 LEAST_GAIN = 0.1
 """Share of D_d by which a step of the decodes alone has to be shorter than it, for waiting to be worth anything."""
 
+FARTHEST = 2
+"""No step carries more than so many times the prompt tokens of any that the model has learned from. Fitted to a few
+small steps, one of them slow because it was the first, its line says nothing of large ones."""
+
 FAR_NS = 1 << 62
 
 
@@ -45,6 +49,14 @@ class Sizes(NamedTuple):
 
     tokens: list[int]
     times_ns: list[float]
+
+
+def judged(model: StepTimeModel, room: int, least: int) -> int:
+    """Prompt tokens up to which a step can be judged, of ``room``: ``least`` until the model is ready."""
+    if not model.ready:
+        return min(room, least)
+    seen: int | None = getattr(model, "seen_tokens", None)
+    return room if seen is None else min(room, max(least, FARTHEST * seen))
 
 
 def candidates(

@@ -24,6 +24,10 @@ FORGETTING = 0.995
 
 READY_PREFILLS = 6
 REFIT_EVERY = 8
+SURPRISE = 1.0
+"""A step that takes longer than predicted by this share, or carries more prompt tokens than any before, is learned at
+once: the steps planned meanwhile would repeat the mistake."""
+
 RESIDUALS = 128
 MARGIN_QUANTILE = 0.9
 MARGIN_RANGE = (0.02, 0.5)
@@ -108,6 +112,8 @@ class OnlineModel:
         self._steps = YOUNG if trained else 0
         self._unfitted = 0
         self._prefills = READY_PREFILLS if trained else 0
+        self._seen = None if trained else 0
+        self._refits = False
 
     def state(self) -> dict[str, Any]:
         """What it started from, as plain data: ``OnlineModel.from_state`` starts the same again."""
@@ -124,6 +130,11 @@ class OnlineModel:
     def ready(self) -> bool:
         """Whether enough steps with prompt tokens were seen."""
         return self._prefills >= READY_PREFILLS
+
+    @property
+    def seen_tokens(self) -> int | None:
+        """Most prompt tokens of a step it has learned from; None when it started from this machine's figures."""
+        return self._seen
 
     @property
     def margin(self) -> float:
@@ -175,6 +186,9 @@ class OnlineModel:
         if self.ready:
             seconds = [self._compare(shape, took) for (shape, _), took in zip(steps, seconds, strict=True)]
         count = len(steps)
+        most = max(shape.prefill_tokens for shape, _ in steps)
+        if self._seen is not None and most > self._seen:
+            self._seen, self._refits = most, True
         times = np.array(seconds)
         rows = np.array([features(shape) for shape, _ in steps])
         weights = FORGETTING ** np.arange(count - 1, -1, -1) / np.maximum(times, 1e-4)
@@ -185,7 +199,7 @@ class OnlineModel:
         self._prefills += sum(shape.prefill_tokens > 0 for shape, _ in steps)
         self._steps += count
         self._unfitted += count
-        if self._unfitted >= REFIT_EVERY or not self.ready:
+        if self._unfitted >= REFIT_EVERY or self._refits or not self.ready:
             self._refit()
 
     def _compare(self, shape: StepShape, seconds: float) -> float:
@@ -193,14 +207,16 @@ class OnlineModel:
         line = self._line(shape)
         tokens = shape.decode_tokens + shape.prefill_tokens
         predicted = line * (1 + self._stairs.height(tokens))
-        self._residuals.append(seconds / max(predicted, 1e-9) - 1)
+        residual = seconds / max(predicted, 1e-9) - 1
+        self._residuals.append(residual)
+        self._refits |= residual > SURPRISE
         if self._steps >= YOUNG:
             seconds = min(seconds, OUTLIER * predicted + 1e-9)
             self._stairs.note(tokens, seconds / max(line, 1e-9) - 1)
         return seconds
 
     def _refit(self) -> None:
-        self._unfitted = 0
+        self._unfitted, self._refits = 0, False
         gram = self._gram + self._prior_gram
         moment = self._moment + self._prior_gram @ self._prior
         self._c = tuple(solve_non_negative(gram, moment).tolist())

@@ -184,6 +184,23 @@ def test_a_cold_model_is_not_asked():
     assert chunk_of(Sarathi(cold_chunk=7), DUE, LONG, model=cold) == (7, "cold model")
 
 
+@pytest.mark.parametrize(("seen", "chunk"), [(0, 128), (60, 128), (100, 200), (250, 500)])
+def test_a_model_is_not_asked_about_steps_far_beyond_those_it_has_seen(seen: int, chunk: int):
+    young = LinearModel(seen_tokens=seen)
+    assert chunk_of(SARATHI, DUE, LONG, model=young) == (chunk, "cold model")
+    assert chunk_of(SARATHI, DUE, LONG, model=young, max_tokens=100) == (90, "engine")
+    few = [make_row("short", tokens=90)]
+    assert chunk_of(SARATHI, DUE, few, model=young) == (90, "prompts")
+    assert chunk_of(Sarathi(cold_chunk=600), DUE, LONG, model=young) == (600, "cold model")
+    assert chunk_of(SARATHI, (), LONG, model=young) == (chunk, "cold model")
+
+
+def test_what_was_seen_does_not_bind_where_less_is_taken():
+    seen = LinearModel(seen_tokens=5000)
+    assert chunk_of(SARATHI, DUE, LONG, model=seen) == chunk_of(SARATHI, DUE, LONG)
+    assert chunk_of(SARATHI, DUE, LONG, model=seen)[1] == "slack"
+
+
 def test_an_idle_engine_takes_large_chunks_up_to_the_idle_cap_of_the_tightest_prompt():
     assert chunk_of(SARATHI, (), LONG) == (7168, "idle cap")  # 8 x 100 - 10 ms is 7900
     assert chunk_of(Sarathi(idle_cap=2), (), LONG) == (1792, "idle cap")

@@ -37,6 +37,7 @@ class LinearModel:
     chunk_ms: float = 0.0
     ready: bool = True
     margin: float = 0.0
+    seen_tokens: int | None = None
 
     def predict_ns(self, shape: StepShape) -> int:
         ms = (

@@ -89,3 +89,48 @@ def test_before_it_is_ready_it_believes_everything():
     model = OnlineModel()
     model.learn([(MIXED, 100 * model.predict_ns(MIXED))])
     assert model.predict_ns(MIXED) > 10 * OnlineModel().predict_ns(MIXED)
+
+
+def test_it_tells_how_large_the_steps_were_that_it_has_seen():
+    model = OnlineModel()
+    assert model.seen_tokens == 0
+    for tokens in (10, 300, 200):
+        model.learn([(DECODE, 10_000_000), (StepShape(4, 4, 1000, tokens, 0.0), 20_000_000)])
+    assert model.seen_tokens == 300
+    assert OnlineModel(trained=True).seen_tokens is None
+
+
+def settled() -> OnlineModel:
+    """A model that has seen hundreds of steps of two kinds, and was fitted just now."""
+    model = OnlineModel()
+    for _ in range(200):
+        model.learn([(DECODE, 10_000_000), (MIXED, 20_000_000)])
+    return model
+
+
+def test_a_step_twice_as_long_as_predicted_is_learned_at_once():
+    usual, surprised = settled(), settled()
+    usual.learn([(MIXED, 38_000_000)])
+    assert usual.coefficients == settled().coefficients
+    surprised.learn([(MIXED, 44_000_000)])
+    assert surprised.coefficients != settled().coefficients
+
+
+def test_a_step_larger_than_any_before_is_learned_at_once():
+    model = settled()
+    larger = StepShape(4, 4, 1000, 256, 32768.0)
+    model.learn([(larger, model.predict_ns(larger) * 3 // 2)])
+    assert model.coefficients != settled().coefficients
+    assert model.seen_tokens == 256
+
+
+def test_a_slow_first_step_does_not_make_large_steps_seem_as_short_as_small_ones():
+    model = OnlineModel()
+    model.learn([(StepShape(0, 0, 0, 10, 50.0), 2_000_000_000)])  # kernels are chosen, memory is touched
+    for _ in range(READY_PREFILLS):
+        model.learn([(MIXED, 33_000_000)])
+    assert model.ready
+    assert (
+        model.predict_ns(StepShape(4, 4, 1000, 8192, 8192 * 4096.0)) < 60_000_000
+    )  # so nobody may ask it that
+    assert model.seen_tokens == 128
