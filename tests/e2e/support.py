@@ -52,15 +52,17 @@ def install_package(source: Path, target: Path) -> None:
     )  # fmt: skip
 
 
-def install_plugin(target: Path, name: str, code: str) -> None:
-    """A plugin as a package manager would leave it: a module and its entry point."""
+def install_plugin(
+    target: Path, name: str, code: str, *, group: str = "sarathi_plugin", call: str = ""
+) -> None:
+    """A plugin as a package manager would leave it: a module and its entry point. call: a name in the module."""
     module = f"sarathi_test_{name}"
     target.mkdir(exist_ok=True)
     (target / f"{module}.py").write_text(code)
     info = target / f"{module}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[sarathi_plugin]\n{name} = {module}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{':' + call if call else ''}\n")
 
 
 STALL = '''
