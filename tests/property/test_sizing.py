@@ -92,7 +92,7 @@ def test_sizes_within_a_limit_are_those_whose_step_is_and_the_smallest(
 def test_added_misses_are_counted_as_the_index_counts_them(
     due_ms: list[int], times_ms: list[int], tbt_ms: int, ahead_ms: int
 ):
-    view = make_view(due_ms, tbt_ms=tbt_ms, free_at_ms=ahead_ms)
+    view = make_view(due_ms, tbt_ms=tbt_ms, free_at_ms=ahead_ms, model=LinearModel(step_ms=1))
     times = sorted(times_ms)
     alone = 20
 

@@ -46,8 +46,10 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self._hits = PrefixHits(scheduler, table, wanted=getattr(policy, "prefix_hits", True))
-        self._admission = Admission(scheduler, reorders=self._reorders_waiting)
-        self._lora = LoraRoom(scheduler)
+        self._lora, self._admission = (
+            LoraRoom(scheduler),
+            Admission(scheduler, reorders=self._reorders_waiting),
+        )
         self._scheduled = Scheduled(scheduler, table, self._hits, self._admission)
         self._left_to: Sequence[RequestRow] = ()
         """Waiting requests to which the step just planned is left, without the prompts under way."""
@@ -230,8 +232,8 @@ class Adapter:
         self._skip(self._prefills.values())
 
     def _may_overtake(self, row: RequestRow) -> bool:
-        may = self._admission.may_overtake(row, self._prefills.values())
-        return may and self._lora.fits(row.request_id)
+        fits = self._lora.fits(row.request_id)
+        return fits and self._admission.may_overtake(row, self._prefills.values())
 
     def note_turn(self, *, idle: bool) -> None:
         """Tell whether the step just scheduled left the engine idle although there was work."""

@@ -26,6 +26,7 @@ from sarathi_plugin.policies.sizing import (
     harmless_ns,
     judged,
     least_harm,
+    one_decode_ns,
     sizes_within,
     worth_saving,
 )
@@ -45,8 +46,7 @@ SERVED_EVERY = 16
 """One of so many steps saves nothing: prompts get on whatever the step-time model foresees."""
 
 LATE_POWER = 4
-"""A wait longer than half of all may use a sixteenth of the late gaps there are to give away, than nine of ten two
-thirds."""
+"""A wait longer than half of all may use 1/16 of the late gaps there are to give away, than nine of ten two thirds."""
 
 SCARCE = 0.2
 """In gap mode KV memory is short when less than this share of it is free."""
@@ -229,14 +229,12 @@ class Sarathi(Policy):
     def _limit(
         self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, late_share: float
     ) -> tuple[str, float]:
-        """(what bounds a step however much slack there is, its longest duration).
-
-        late_share: in gap mode, share of gaps that may be late after it.
-        """
+        """(what bounds a step however much slack there is, its longest duration). late_share: see ``_late_share``."""
+        least_ns = one_decode_ns(view)
         if not view.decodes:
-            return "idle cap", self.idle_cap * min(row.slo.tbt_ns for row in rows)
-        most_ns = self.stall_cap * view.min_decode_tbt_ns
-        if self.slo == "deadline":
+            return "idle cap", self.idle_cap * max(least_ns, min(row.slo.tbt_ns for row in rows))
+        most_ns = self.stall_cap * max(least_ns, view.min_decode_tbt_ns)
+        if self.slo == "deadline" or least_ns > view.min_decode_tbt_ns:
             return "stall cap", most_ns
         gap_ns = float(view.min_decode_tbt_ns)
         if view.gaps is not None:

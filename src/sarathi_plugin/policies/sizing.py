@@ -13,7 +13,7 @@ from sarathi_plugin.core import StepShape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sarathi_plugin.core import RequestRow, StepTimeModel, StepView
+    from sarathi_plugin.core import IntArray, RequestRow, StepTimeModel, StepView
 
 TILES = (
     16,
@@ -120,15 +120,34 @@ def sizes_within(
     return Sizes(tokens[: len(times)], times)
 
 
+def one_decode_ns(view: StepView) -> int:
+    """What a step with a single decode takes: a smaller D_d cannot be met, whatever is scheduled."""
+    return view.model.predict_ns(StepShape(1, 1, view.decode_context // max(1, view.decodes)))
+
+
+def with_a_say(view: StepView, alone_ns: float) -> tuple[IntArray, IntArray]:
+    """(slack, D_d) of the decodes that can be on time, now or later.
+
+    One that is late, and whose D_d not even a decode by itself meets, misses as many deadlines as time goes by, however
+    it is cut into steps. Small chunks do not help it, and they take longest.
+    """
+    slack, period = view.decode_deadline_ns - view.free_at_ns, view.decode_tbt_ns
+    least_ns = one_decode_ns(view)
+    if view.min_decode_tbt_ns > least_ns:
+        return slack, period
+    able = (slack >= alone_ns) | (period > least_ns)
+    return slack[able], period[able]
+
+
 def harmless_ns(view: StepView, alone_ns: float) -> int:
     """The longest step that makes no decode miss a deadline which it meets when the decodes go alone."""
-    slack = view.decode_deadline_ns - view.free_at_ns
-    least = int(slack.min())
+    slack, period = with_a_say(view, alone_ns)
+    least = int(slack.min(initial=FAR_NS))
     if least >= alone_ns:
         return least
     late_alone = slack < alone_ns
     least = int(slack.min(where=~late_alone, initial=FAR_NS))
-    slack, period = slack[late_alone], view.decode_tbt_ns[late_alone]
+    slack, period = slack[late_alone], period[late_alone]
     following = int((slack + period * (((alone_ns - slack) // period) + 1)).min())
     # One that is late anyway misses its next deadline as soon as it is reached.
     return min(least, following - 1)
@@ -136,10 +155,10 @@ def harmless_ns(view: StepView, alone_ns: float) -> int:
 
 def added_misses(view: StepView, alone_ns: float, times_ns: Sequence[float]) -> list[int]:
     """Deadlines that all decodes together miss in a step of each length, beyond what the decodes alone would miss."""
-    slack = view.decode_deadline_ns - view.free_at_ns
+    slack, period = with_a_say(view, alone_ns)
     near = slack < max(times_ns)
     late = np.array([alone_ns, *times_ns])[:, None] - slack[near]
-    missed = ((np.floor(late / view.decode_tbt_ns[near]) + 1) * (late > 0)).sum(axis=1)
+    missed = ((np.floor(late / period[near]) + 1) * (late > 0)).sum(axis=1)
     found: list[int] = np.maximum(missed[1:] - missed[0], 0).astype(np.int64).tolist()
     return found
 
