@@ -108,7 +108,7 @@ def test_those_taken_out_of_the_queue_come_back_to_their_places(config_for: Call
     engine.step()
     names = [submit(engine, engine.clock.ns, 3000, 1 + i % 3, f"w{i}") for i in range(9)]
     engine.admit()
-    lora = scheduler.sarathi._adapter._lora
+    lora = scheduler.sarathi._adapter._admission.lora
     lora.take_out()
     assert [request.request_id for request in scheduler.waiting] == ["w0", "w3", "w6"]
     scheduler.waiting.prepend_request(scheduler.waiting.pop_request())

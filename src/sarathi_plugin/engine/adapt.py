@@ -9,7 +9,6 @@ import numpy as np
 
 from sarathi_plugin.core import Prompts, RequestRow, StepShape, StepView
 from sarathi_plugin.engine.admission import Admission
-from sarathi_plugin.engine.lora import LoraRoom
 from sarathi_plugin.engine.prefix import PrefixHits
 from sarathi_plugin.engine.scheduled import Scheduled
 from sarathi_plugin.telemetry.emission import EMPTY
@@ -46,10 +45,7 @@ class Adapter:
         self._min_tbt_ns = 0
         self._prefills: dict[str, Any] = {}
         self._hits = PrefixHits(scheduler, table, wanted=getattr(policy, "prefix_hits", True))
-        self._lora, self._admission = (
-            LoraRoom(scheduler),
-            Admission(scheduler, reorders=self._reorders_waiting),
-        )
+        self._admission = Admission(scheduler, reorders=self._reorders_waiting)
         self._scheduled = Scheduled(scheduler, table, self._hits, self._admission)
         self._left_to: Sequence[RequestRow] = ()
         """Waiting requests to which the step just planned is left, without the prompts under way."""
@@ -232,8 +228,7 @@ class Adapter:
         self._skip(self._prefills.values())
 
     def _may_overtake(self, row: RequestRow) -> bool:
-        fits = self._lora.fits(row.request_id)
-        return fits and self._admission.may_overtake(row, self._prefills.values())
+        return self._admission.may_overtake(row, self._prefills.values())
 
     def note_turn(self, *, idle: bool) -> None:
         """Tell whether the step just scheduled left the engine idle although there was work."""
@@ -246,7 +241,7 @@ class Adapter:
         scheduler.max_num_scheduled_tokens = self._budget
         setattr(scheduler, self._gate, self._active)
         scheduler.scheduler_config.enable_chunked_prefill = self._chunking
-        self._lora.put_back()
+        self._admission.lora.put_back()
 
     def _order_running(self, rows: Sequence[RequestRow]) -> None:
         """Decodes first, then prompts in the planned order; the tail is vLLM's preemption victim."""
@@ -292,7 +287,7 @@ class Adapter:
         eligible = self._scheduler.current_step + 2
         for request in requests:
             request.next_decode_eligible_step = max(eligible, request.next_decode_eligible_step)
-        self._lora.take_out()
+        self._admission.lora.take_out()
 
     def shape_of(self, output: Any) -> tuple[StepShape, int]:
         """(what vLLM scheduled, number of prompt chunks in it), read after ``schedule``."""

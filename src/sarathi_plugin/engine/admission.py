@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sarathi_plugin.engine.lora import LoraRoom
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,6 +23,7 @@ class Admission:
     """
 
     def __init__(self, scheduler: Any, *, reorders: bool) -> None:
+        self.lora = LoraRoom(scheduler)
         self._scheduler = scheduler
         self._reorders = reorders
         self._rests: dict[str, tuple[int, int]] = {}
@@ -43,6 +46,8 @@ class Admission:
 
     def may_overtake(self, row: RequestRow, under_way: Iterable[Any]) -> bool:
         """Whether vLLM admits this one first when the prompts under way are left out, and by priority should."""
+        if not self.lora.fits(row.request_id):
+            return False
         if self._reorders:
             return True
         queue = getattr(self._scheduler, "kv_holding_waiting", None) or self._scheduler.waiting

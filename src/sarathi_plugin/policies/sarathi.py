@@ -269,7 +269,7 @@ class Sarathi(Policy):
         """(prompt tokens, what bound them, time they may take) of this step.
 
         rows: prompts in the order in which they are served. others: how many wait behind these.
-        late_share: see ``_limit``.
+        late_share: see ``_late_share``.
         """
         room = min(view.max_tokens, self.token_budget or view.max_tokens) - view.decode_tokens
         if room <= 0 or not rows:
