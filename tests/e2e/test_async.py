@@ -61,7 +61,9 @@ def answers(folder: Path, *args: str, env: dict[str, str] | None = None) -> list
         }  # fmt: skip
         with requests.Session() as session:
             session.trust_env = False
-            found: dict[str, Any] = session.post(f"{server.url}/v1/completions", json=body, timeout=500).json()
+            found: dict[str, Any] = session.post(
+                f"{server.url}/v1/completions", json=body, timeout=500
+            ).json()
             return found["choices"][0]["logprobs"]
 
     asked = traffic().requests

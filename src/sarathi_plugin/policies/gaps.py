@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from sarathi_plugin.policies.sizing import Sizes
     from sarathi_plugin.tolerance import FloatArray
 
+SCARCE = 0.2
+"""KV memory is short when less than this share of it is free."""
+
+SHORT_STEP = 4
+"""A step then takes at most so many times what its decodes alone would take."""
+
 ROUNDING = 1e-3
 """Totals that differ by less are equal: no prediction is that exact."""
 
@@ -61,6 +67,14 @@ def longest_wait(prompts: Prompts, work_ns: FloatArray, now_ns: int) -> float:
     """
     by_arrival = np.argsort(prompts.arrival_ns, kind="stable")
     return float((now_ns - prompts.arrival_ns[by_arrival] + np.cumsum(work_ns[by_arrival])).max())
+
+
+def short_step_ns(view: StepView, alone_ns: int) -> float:
+    """Longest step for the sake of KV memory. alone_ns: time of a step that carries the decodes alone.
+
+    A chunk takes its memory at once; decodes that end free some, and beside small chunks they end sooner.
+    """
+    return SHORT_STEP * alone_ns if view.free_blocks < SCARCE * view.total_blocks else np.inf
 
 
 def least_wait(view: StepView, rows: Sequence[RequestRow], sizes: Sizes, alone_ns: int, others: int) -> int:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sarathi_plugin.core import StepPlan
 from sarathi_plugin.policies.base import Policy, blocks_for
-from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, longest_wait
+from sarathi_plugin.policies.gaps import bounded_ranks, least_wait, longest_wait, short_step_ns
 from sarathi_plugin.policies.sizing import (
     TILES,
     added_misses,
@@ -47,12 +47,6 @@ SERVED_EVERY = 16
 
 LATE_POWER = 4
 """A wait longer than half of all may use 1/16 of the late gaps there are to give away, than nine of ten two thirds."""
-
-SCARCE = 0.2
-"""In gap mode KV memory is short when less than this share of it is free."""
-
-SHORT_STEP = 4
-"""A step then takes at most so many times what its decodes alone would take."""
 
 FIRST = float(1 << 62)
 """What puts a key before all others."""
@@ -230,17 +224,16 @@ class Sarathi(Policy):
         self, view: StepView, rows: Sequence[RequestRow], alone_ns: int, late_share: float
     ) -> tuple[str, float]:
         """(what bounds a step however much slack there is, its longest duration). late_share: see ``_late_share``."""
-        least_ns = one_decode_ns(view)
+        least_ns = one_decode_ns(view, alone_ns)
         if not view.decodes:
             return "idle cap", self.idle_cap * max(least_ns, min(row.slo.tbt_ns for row in rows))
         most_ns = self.stall_cap * max(least_ns, view.min_decode_tbt_ns)
-        if self.slo == "deadline" or least_ns > view.min_decode_tbt_ns:
+        if self.slo == "deadline":
             return "stall cap", most_ns
         gap_ns = float(view.min_decode_tbt_ns)
         if view.gaps is not None:
-            gap_ns = view.gaps.limit_ns(view.decode_tbt_ns, late_share, most_ns)
-        # A chunk takes its memory at once; decodes that end free some, and beside small chunks they end sooner.
-        short_ns = SHORT_STEP * alone_ns if view.free_blocks < SCARCE * view.total_blocks else np.inf
+            gap_ns = view.gaps.limit_ns(view.decode_tbt_ns, late_share, most_ns, alone_ns)
+        short_ns = short_step_ns(view, alone_ns)
         return ("memory", short_ns) if short_ns < gap_ns else ("gap", gap_ns)
 
     def _saves(

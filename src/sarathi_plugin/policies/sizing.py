@@ -120,8 +120,13 @@ def sizes_within(
     return Sizes(tokens[: len(times)], times)
 
 
-def one_decode_ns(view: StepView) -> int:
-    """What a step with a single decode takes: a smaller D_d cannot be met, whatever is scheduled."""
+def one_decode_ns(view: StepView, alone_ns: float) -> int:
+    """What a step with a single decode takes: a smaller D_d cannot be met, whatever is scheduled.
+
+    alone_ns: time of a step that carries the decodes alone. While that keeps to every D_d nobody asks: 0.
+    """
+    if view.decodes and alone_ns <= view.min_decode_tbt_ns:
+        return 0
     return view.model.predict_ns(StepShape(1, 1, view.decode_context // max(1, view.decodes)))
 
 
@@ -132,7 +137,7 @@ def with_a_say(view: StepView, alone_ns: float) -> tuple[IntArray, IntArray]:
     it is cut into steps. Small chunks do not help it, and they take longest.
     """
     slack, period = view.decode_deadline_ns - view.free_at_ns, view.decode_tbt_ns
-    least_ns = one_decode_ns(view)
+    least_ns = one_decode_ns(view, alone_ns)
     if view.min_decode_tbt_ns > least_ns:
         return slack, period
     able = (slack >= alone_ns) | (period > least_ns)

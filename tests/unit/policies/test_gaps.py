@@ -168,6 +168,20 @@ def test_gap_mode_sizes_a_step_by_the_gaps_that_may_still_be_late():
     assert Sarathi().plan(view).available_ns == 400 * NS_PER_MS
 
 
+def test_a_target_out_of_reach_makes_no_prompt_crawl():
+    """The decodes alone take 502 ms of 100: once a tenth of the gaps were late, prompts get steps like by deadlines."""
+    policy = Sarathi(slo="gap")
+    view = make_view([-200.0, -950.0], (), [make_row(tokens=9000)], model=LinearModel(step_ms=500))
+    view.gaps = GapCount(CLASSES)
+    assert (
+        policy.plan(view).budget == 16
+    )  # whatever a step takes now, the target may yet be kept by a smaller batch
+    view.gaps.seen[0], view.gaps.late[0] = 1000, 500
+    plan = policy.plan(view)
+    assert plan.available_ns == 4 * 501 * NS_PER_MS
+    assert plan.budget == 8192
+
+
 def test_the_longer_a_wait_is_among_others_the_more_gaps_may_be_late_for_it():
     """In turn the old one takes a second; half the gaps allowed are used up (0.8 % of 2,500 after this step)."""
     view = make_view(DECODES, (), [MIDDLE, OLD])
