@@ -87,13 +87,33 @@ def test_etalons_constants_judge_ttft_at_p90_and_tpot_by_request():
     )
 
 
-@pytest.mark.parametrize("criterion", [Fluid(), Deadline(), TbtTtft(ttft_s=9), TtftTpot(ttft_s=9)])
+@pytest.mark.parametrize(
+    "criterion", [Fluid(), Deadline(), Sarathi(tbt_s=9), TbtTtft(ttft_s=9), TtftTpot(ttft_s=9)]
+)
 @pytest.mark.parametrize("status", ["error", "timeout", "aborted"])
 def test_a_request_that_failed_counts_against_every_criterion(criterion, status: str):
     failed = timeline([20], status=status)
     fast = timeline([20] * 10)
     assert criterion.verdict(1.0, [fast] * 20).passed
     assert not criterion.verdict(1.0, [fast] * 2 + [failed] * 18).passed
+
+
+@pytest.mark.parametrize(("failed", "passed"), [(1, True), (2, False), (40, False)])
+def test_no_more_requests_may_fail_than_a_percentile_of_tokens_leaves_out(failed: int, passed: bool):
+    # A server at its limit refuses at once: no gap is late, and the median delay is that of the others.
+    refused = timeline(
+        [], status="error", token_ns=(), scheduled_ns=None, source="client", error="http 503: busy"
+    )
+    run = [GOOD] * (100 - failed) + [refused] * failed
+    verdict = Sarathi(tbt_s=0.1).verdict(1.0, run)
+    assert verdict.passed is passed
+    assert verdict.reason == ("" if passed else "P99 TBT: too many requests failed")
+
+
+def test_a_request_that_was_scheduled_and_failed_counts_as_never_scheduled():
+    run = [GOOD] * 2 + [timeline([40], status="timeout")] * 3
+    verdict = Sarathi(tbt_s=0.1, tbt_percentile=10).verdict(1.0, run)
+    assert verdict.reason == "P50 scheduling delay: too many requests failed"
 
 
 def test_criteria_are_made_by_name():
