@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_MS
 from sarathi_plugin.evaluate import charts, metrics
@@ -14,7 +12,7 @@ from sarathi_plugin.evaluate.analysis import Claim
 from sarathi_plugin.evaluate.document import Chart, Report, Section, Table
 from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS, metric_named
 from sarathi_plugin.evaluate.pictures import WORST
-from sarathi_plugin.evaluate.statistics import Estimate, block_bootstrap
+from sarathi_plugin.evaluate.statistics import block_bootstrap, block_bootstrap_apart
 from sarathi_plugin.evaluate.store import RUN, TIMELINES, read_run, writing
 from sarathi_plugin.load.timelines import read_timelines
 from sarathi_plugin.telemetry import parquet
@@ -24,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from sarathi_plugin.evaluate.statistics import Estimate, Indices
     from sarathi_plugin.records import RequestTimeline
 
 COMPARED = (
@@ -40,6 +37,7 @@ COMPARED = (
     "longest_freeze",
 )
 OVER = "requests"
+RESAMPLES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,26 +147,18 @@ def difference(
     paired: bool,
 ) -> Estimate | None:
     """Difference or ratio of a figure, by block bootstrap over requests; not paired: each run apart."""
-    count = len(ours) if paired else min(len(ours), len(theirs))
-    rng = np.random.default_rng(1)
 
-    def statistic(indices: NDArray[np.int64]) -> float | None:
-        other = indices if paired else (indices + rng.integers(0, len(theirs))) % len(theirs)
-        mine, his = metric.of([ours[i] for i in indices]), metric.of([theirs[i] for i in other])
-        if mine is None or his is None:
+    def statistic(mine: Indices, his: Indices) -> float | None:
+        a, b = metric.of([ours[i] for i in mine]), metric.of([theirs[i] for i in his])
+        if a is None or b is None:
             return None
         if not metric.by_ratio:
-            return mine - his
-        return mine / his if his else None
+            return a - b
+        return a / b if b else None
 
-    found = block_bootstrap(count, statistic, resamples=300)
-    if found is None or paired:
-        return found
-    whole, against = metric.of(ours), metric.of(theirs)
-    if whole is None or not against:
-        return None
-    value = whole / against if metric.by_ratio else whole - against
-    return Estimate(value, min(found.low, value), max(found.high, value), found.n)
+    if paired:
+        return block_bootstrap(len(ours), lambda indices: statistic(indices, indices), resamples=RESAMPLES)
+    return block_bootstrap_apart((len(ours), len(theirs)), statistic, resamples=RESAMPLES)
 
 
 def _sections(runs: dict[str, list[RequestTimeline]], claims: dict[str, Claim]) -> list[Section]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FloatArray = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 CONFIDENCE = 0.95
 MANY = 20
@@ -93,7 +94,7 @@ def blocks_of(count: int) -> int:
 
 def block_bootstrap(
     count: int,
-    statistic: Callable[[NDArray[np.int64]], float | None],
+    statistic: Callable[[Indices], float | None],
     *,
     seed: int = 0,
     resamples: int = 1000,
@@ -102,18 +103,44 @@ def block_bootstrap(
 
     statistic: takes the indices of the requests to use (some more than once); None where it has no value. Blocks of
     neighbours are drawn with replacement (circular block bootstrap, Politis and Romano 1992). It tells how far one run
-    depends on its requests, not how far another run would differ.
+    depends on its requests, not how far another run would differ; of a single request it cannot tell anything.
     """
-    value = statistic(np.arange(count)) if count else None
+    return _bootstrap((count,), lambda drawn: statistic(drawn[0]), seed, resamples)
+
+
+def block_bootstrap_apart(
+    counts: tuple[int, int],
+    statistic: Callable[[Indices, Indices], float | None],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Estimate | None:
+    """The same of two runs of different requests: each is drawn from on its own, all of it. n: of the shorter one."""
+    return _bootstrap(counts, lambda drawn: statistic(drawn[0], drawn[1]), seed, resamples)
+
+
+def _bootstrap(
+    counts: Sequence[int],
+    statistic: Callable[[Sequence[Indices]], float | None],
+    seed: int,
+    resamples: int,
+) -> Estimate | None:
+    fewest = min(counts)
+    value = statistic([np.arange(count) for count in counts]) if fewest else None
     if value is None:
         return None
-    rng, length = np.random.default_rng(seed), blocks_of(count)
-    found = []
-    for _ in range(resamples):
-        starts = rng.integers(0, count, math.ceil(count / length))
-        indices = ((starts[:, None] + np.arange(length)) % count).ravel()[:count]
-        one = statistic(indices)
-        if one is not None:
-            found.append(one)
+    if fewest == 1:
+        return Estimate(value, -math.inf, math.inf, 1)
+    rng = np.random.default_rng(seed)
+    drawn = (statistic([_blocks(count, rng) for count in counts]) for _ in range(resamples))
+    found = [one for one in drawn if one is not None]
     low, high = np.percentile(found, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
-    return Estimate(value, min(float(low), value), max(float(high), value), count)
+    return Estimate(value, min(float(low), value), max(float(high), value), fewest)
+
+
+def _blocks(count: int, rng: np.random.Generator) -> Indices:
+    """As many indices as there are, in blocks of neighbours that begin anywhere."""
+    length = blocks_of(count)
+    starts = rng.integers(0, count, math.ceil(count / length))
+    drawn: Indices = ((starts[:, None] + np.arange(length)) % count).ravel()[:count]
+    return drawn

@@ -61,6 +61,29 @@ def test_runs_of_other_requests_are_compared_as_wholes(tmp_path: Path):
     assert answer(tmp_path, run(0.6, 1), run(0.1, 2, name="q", count=150)).startswith("b is better than a")
 
 
+def test_runs_of_different_length_count_with_all_of_their_requests():
+    """The later requests of the longer run are as much of it as the first ones, whichever of the two it is."""
+    falling = [*run(0.0, 1, count=100), *(replace(t, request_id=f"l{t.request_id}", arrival_ns=t.arrival_ns + 10**11)
+                                          for t in run(1.0, 2, count=300))]  # fmt: skip
+    steady = run(0.4, 3, name="q", count=100)
+    for ours, theirs, sign in ((falling, steady, -1), (steady, falling, 1)):
+        found = compare.difference(METRICS["fluid_share"], ours, theirs, paired=False)
+        assert found is not None
+        assert found.value == pytest.approx(sign * 0.35, abs=0.06)
+        assert found.excludes(0)
+        assert found.high - found.low < 0.5
+
+
+@pytest.mark.parametrize("metric", ["fluid_share", "ttft_p50"])
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_request_of_each_shows_nothing(metric: str, paired: bool):
+    fast, slow = timeline("a", 0, [100, *[30] * 10]), timeline("a", 0, [900, *[90] * 10])
+    found = compare.difference(METRICS[metric], [slow], [fast], paired=paired)
+    assert found is not None
+    assert found.n == 1
+    assert not found.excludes(1 if METRICS[metric].by_ratio else 0)
+
+
 def test_the_same_ids_of_other_requests_are_no_pairs(tmp_path: Path):
     other = [replace(t, prompt_tokens=50) for t in run(0.2, 2)]
     answer(tmp_path, run(0.2, 1), other)
