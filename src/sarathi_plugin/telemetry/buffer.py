@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.telemetry.catalogue import BY_NAME
@@ -54,13 +55,30 @@ class MetricBuffer:
         return entry
 
     def drain(self) -> Message | None:
-        """Everything since the last call, or None."""
+        """Everything since the last call, or None. Plain Python, whatever policies and models gave.
+
+        vLLM's encoder refuses numpy's numbers and subclasses of str, and the thread it fails in is the one that sends
+        the engine's answers.
+        """
         if not (self._counters or self._histograms or self._gauges):
             return None
         message: Message = {
-            "c": [[name, list(labels), value] for (name, labels), value in self._counters.items()],
-            "h": [[name, list(labels), *entry] for (name, labels), entry in self._histograms.items()],
-            "g": [[name, list(labels), value] for (name, labels), value in self._gauges.items()],
+            "c": [[name, _texts(labels), _number(value)] for (name, labels), value in self._counters.items()],
+            "h": [
+                [name, _texts(labels), _number(total), counts]
+                for (name, labels), (total, counts) in self._histograms.items()
+            ],
+            "g": [[name, _texts(labels), _number(value)] for (name, labels), value in self._gauges.items()],
         }
         self._counters, self._histograms, self._gauges = {}, {}, {}
         return message
+
+
+def _number(value: Any) -> int | float:
+    if type(value) in (int, float):
+        return value  # type: ignore[no-any-return]
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _texts(labels: tuple[object, ...]) -> list[str]:
+    return [str.__str__(label) if isinstance(label, str) else str(label) for label in labels]

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class Recorder:
                         file.write(gzip.compress("".join(lines).encode(), compresslevel=4))
                         file.flush()
                         lines.clear()
-        except OSError:
+        except Exception:
             logger.exception("Recording to %s failed; the engine goes on without.", self.path)
 
     def _gather(self, lines: list[str]) -> bool:
@@ -130,7 +131,7 @@ class Recorder:
     def _model_line(self) -> str:
         coefficients = getattr(self._model, "coefficients", None)
         data = {"type": "step_time", "coefficients": coefficients, "margin": self._model.margin}
-        return json.dumps(data | {"dropped": self._dropped}) + "\n"
+        return json.dumps(data | {"dropped": self._dropped}, default=_plain) + "\n"
 
 
 def marked(path: Path, mark: str) -> Path:
@@ -174,4 +175,11 @@ def to_line(kind: str, thing: StepRecord | RequestTimeline | Event) -> str:
     data = dataclasses.asdict(thing)
     if kind == "step":
         data["shape"] = thing.shape._asdict()  # type: ignore[union-attr]
-    return json.dumps({"type": kind, **data}, separators=(",", ":")) + "\n"
+    return json.dumps({"type": kind, **data}, separators=(",", ":"), default=_plain) + "\n"
+
+
+def _plain(thing: object) -> int | float | str:
+    """What a policy of somebody else's put into a plan, numpy's numbers above all: no reason to end a recording."""
+    if isinstance(thing, Integral):
+        return int(thing)
+    return float(thing) if isinstance(thing, Real) else str(thing)

@@ -30,6 +30,11 @@ EDGES_NS = np.array([round(edge * NS_PER_S) for edge in LATENCY_BUCKETS], np.int
 CALIBRATION_STEPS = 32
 """Decode-only steps behind the warning that a D_d cannot be met by this engine at all."""
 
+MOST_LIMITS = 32
+"""Limits of a budget that are told apart, should a policy put more than words into them; all others are OTHER."""
+
+OTHER = "other"
+
 
 class Tracker:
     """Feeds a MetricBuffer. classes: in the order of their indices; targets_ns: D_d values of the acceptance curve."""
@@ -48,6 +53,7 @@ class Tracker:
         self._decode_ns: deque[int] = deque(maxlen=CALIBRATION_STEPS)
         self._steps = 0
         self._warned: set[str] = set()
+        self._limits: set[str] = set()
 
     @hookimpl
     def observe_step(self, record: StepRecord, tokens: TokenBatch) -> None:
@@ -77,7 +83,7 @@ class Tracker:
         buffer.add("step_prefill_tokens", shape.prefill_tokens, kind)
         buffer.add("step_decode_tokens", shape.decode_tokens, kind)
         buffer.observe("step_budget_tokens", record.budget)
-        buffer.add("step_budget_limit", 1, (record.limit,))
+        buffer.add("step_budget_limit", 1, (self._limit(record.limit),))
         buffer.add("decodes_over_budget", record.limit == "decodes")
         if record.predicted_ns and record.duration_ns > 0:
             error = abs(record.predicted_ns - record.duration_ns) / record.duration_ns
@@ -85,6 +91,14 @@ class Tracker:
             buffer.add("step_predicted_seconds", record.predicted_ns / NS_PER_S, kind)
         if shape.kind == "decode":
             self._watch_targets(record.duration_ns)
+
+    def _limit(self, limit: str) -> str:
+        """The label of a limit: every one is a series that Prometheus and the API server keep for good."""
+        if limit not in self._limits:
+            if len(self._limits) >= MOST_LIMITS:
+                return OTHER
+            self._limits.add(limit)
+        return limit
 
     def _watch_targets(self, duration_ns: int) -> None:
         """Say in a metric when a D_d is below what a decode step takes by itself on this engine."""

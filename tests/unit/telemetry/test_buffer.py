@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,27 @@ def test_a_message_is_plain_data_that_any_encoder_takes():
     buffer.set("policy_enabled", 0)
     message = buffer.drain()
     assert json.loads(json.dumps(message)) == message
+
+
+class Word(StrEnum):
+    SLACK = "slack"
+
+
+def test_numbers_of_numpy_and_enumerated_labels_leave_as_plain_ones():
+    """vLLM's encoder refuses them in the thread that sends the engine's answers."""
+    buffer = MetricBuffer()
+    buffer.add("relegations", np.int64(3))
+    buffer.add("policy_fallbacks", np.bool_(True))
+    buffer.add("step_budget_limit", 1, (Word.SLACK,))
+    buffer.add("step_budget_limit", 1, (np.str_("memory"),))
+    buffer.observe("step_budget_tokens", np.int64(512))
+    buffer.set("fluid_token_rate", np.float64(20))
+    message = buffer.drain()
+    assert message is not None
+    assert [row[2] for row in message["c"]] == [3, 1, 1, 1]
+    assert {type(row[2]) for rows in message.values() for row in rows} == {int, float}
+    assert [row[1] for row in message["c"]] == [[], [], ["slack"], ["memory"]]
+    assert {type(label) for rows in message.values() for row in rows for label in row[1]} == {str}
 
 
 def test_a_drained_message_does_not_change_any_more():

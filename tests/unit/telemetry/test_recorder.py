@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from sarathi_plugin import plugins
@@ -89,6 +90,29 @@ def test_what_the_disk_could_not_take_in_time_is_dropped_and_counted(
     lines = read(recorder.path)
     assert [line["step"] for line in lines if line["type"] == "step"] == [0, 1, 2]
     assert lines[-1]["dropped"] == 2
+
+
+def test_what_a_policy_computed_with_numpy_is_recorded(tmp_path: Path):
+    shape = StepShape(1, 2, 3, 4, np.float32(5.5))
+    odd = make_record(shape, step=7, available_ns=np.int64(9), relegations=np.int64(2), limit=Path("slack"))
+    _, first, second, _ = record(
+        tmp_path / "a.jsonl.gz", odd, make_record(StepShape(1, 2, 3, 4, 5.5), step=8)
+    )
+    assert (first["available_ns"], first["relegations"], first["limit"]) == (9, 2, "slack")
+    assert first["shape"]["prefill_attention"] == 5.5
+    assert second["step"] == 8
+
+
+def test_what_cannot_be_written_ends_the_recording_with_a_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    endless: dict[str, object] = {}
+    endless["again"] = endless
+    recorder = Recorder(str(tmp_path / "a.jsonl.gz"), 0, {"policy": endless}, OnlineModel(), 1234)
+    with caplog.at_level(logging.ERROR):
+        recorder.engine_started()
+        recorder.engine_stopping()
+    assert "the engine goes on without" in caplog.text
 
 
 def test_a_model_without_coefficients_is_recorded_all_the_same(tmp_path: Path):

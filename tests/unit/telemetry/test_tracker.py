@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS, SloClass, StepShape
-from sarathi_plugin.telemetry.tracker import CALIBRATION_STEPS
+from sarathi_plugin.telemetry.tracker import CALIBRATION_STEPS, MOST_LIMITS
 from tests.unit.telemetry.scene import FAST, SLOW, Scene, at, make_record
 
 # FAST: first token due 300 ms after arrival, then one per 50 ms. SLOW: 2 s, one per second, all within 1 s.
@@ -137,6 +137,18 @@ def test_streams_of_one_step_that_stall_are_each_counted():
     assert found.counter("deadlines_missed", "fast") == 2
     assert found.counter("deadlines_met", "fast") == 5
     assert found.buckets("stall_duration_seconds", "fast") == {0.01: 2}
+
+
+def test_a_policy_that_puts_numbers_into_its_limits_does_not_make_a_series_of_each():
+    scene = Scene()
+    for number in range(200):
+        scene.step(make_record(StepShape(1, 1, 1), limit=f"slack {number} ms"))
+    scene.step(make_record(StepShape(1, 1, 1), limit="slack 0 ms"))
+    found = scene.read()
+    series = [key for key in found.counters if key[0] == "step_budget_limit"]
+    assert len(series) == MOST_LIMITS + 1
+    assert found.counter("step_budget_limit", "slack 0 ms") == 2
+    assert found.counter("step_budget_limit", "other") == 200 - MOST_LIMITS
 
 
 # -- the end of a request ----------------------------------------------------------------------------------------
