@@ -21,6 +21,7 @@ from sarathi_plugin.engine.entry import settings_of
 from sarathi_plugin.engine.register import register
 from sarathi_plugin.policies.stock import Stock
 from sarathi_plugin.search import search_command
+from sarathi_plugin.search.criteria import make_criterion
 from sarathi_plugin.search.deployment import Deployment
 from sarathi_plugin.search.pareto import value_of
 from sarathi_plugin.search.promise import Promise
@@ -172,6 +173,24 @@ def test_a_trial_below_the_hurdle_is_one_short_run(tmp_path: Path, machine: str)
     cramped = run_trial(Trial(config={**config, "kv_cache_gb": 0.0001}, wanted=small))
     assert cramped["hopeless"]
     assert "KV memory" in cramped["reason"]
+
+
+def test_a_load_that_is_carried_is_not_hopeless_because_few_are_fluid(tmp_path: Path, machine: str):
+    """What passes is up to the criterion of the search, and P99 TBT may pass where first tokens are late."""
+    tight = search_file(tmp_path, machine, "criterion: {name: sarathi, tbt_s: 10, delay_s: 3600}").model_copy(
+        update={"rate": 5.0, "promise": Promise(tbt_ms=1, ttft_slack_ms=0)}
+    )
+    config = {
+        "profile": machine, "scheduler": "stock", "max_num_batched_tokens": 256, "max_num_seqs": 64,
+        "kv_cache_gb": None, "pipeline_parallel_size": 1, "long_prefill_token_threshold": 0, "replicas": 1,
+    }  # fmt: skip
+    row = run_trial(Trial(config=config, wanted=tight))
+    assert (row["hopeless"], row["passed"]) == (False, True)
+    assert row["figures"]["fluid_share"] < 0.5
+    neither = tight.model_copy(update={"criterion": make_criterion("sarathi", ["tbt_s=0.0001"])})
+    row = run_trial(Trial(config=config, wanted=neither))
+    assert (row["hopeless"], row["passed"]) == (True, False)
+    assert row["reason"].startswith("P99 TBT more than 0.0001")
 
 
 def test_trials_over_processes_are_those_of_one(tmp_path: Path, machine: str):

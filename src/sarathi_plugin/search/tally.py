@@ -74,6 +74,29 @@ class FluidTally:
         return True
 
 
+class AllLost:
+    """Lost once every one of several tallies is; in the words of the first."""
+
+    def __init__(self, *tallies: Tally) -> None:
+        self._tallies = tallies
+        self.reason = ""
+        self.best_share = 1.0
+
+    def ended(self, timeline: RequestTimeline) -> bool:
+        """Tell all of them."""
+        nearer = [tally.ended(timeline) for tally in self._tallies]
+        return any(nearer)
+
+    def lost(self, unfinished: Iterable[Entry], now_ns: int) -> bool:
+        """By all of them."""
+        open_ = list(unfinished)
+        if not all(tally.lost(open_, now_ns) for tally in self._tallies):
+            return False
+        self.reason = self._tallies[0].reason
+        self.best_share = min(tally.best_share for tally in self._tallies)
+        return True
+
+
 def cannot_be_fluid(entry: Entry, now_ns: int) -> bool:
     """Whether a request without a first token has already missed too much.
 

@@ -16,6 +16,7 @@ from sarathi_plugin.search.figures import figures_of
 from sarathi_plugin.search.repeats import SPAN
 from sarathi_plugin.search.simulated import EarlyStop, judge_simulation
 from sarathi_plugin.search.space import engine_data
+from sarathi_plugin.search.tally import AllLost
 from sarathi_plugin.simulate.run import simulate
 from sarathi_plugin.simulate.spec import EngineSpec
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 COARSE_RESOLUTION, COARSE_STEP = 0.08, 1.5
 FLOOR = 0.5
-"""At a given load a run is given up once no more than this share of the requests can be fluid."""
+"""At a given load a run that cannot pass is given up once no more than this share of the requests can be fluid: such a
+configuration is not worth to be known any better."""
 
 Row = dict[str, Any]
 """What came of a trial: config, cost, capacity or None, figures, passed, hopeless, reason."""
@@ -162,7 +164,11 @@ def _at_load(trial: Trial) -> Row:
     deployment = deployment_of(trial.config, trial.wanted)
     traffic = Traffic(trial.wanted.the_workload(), trial.wanted.requests)
     simulation = deployment.simulation(traffic.at(rate, trial.seed), trial.seed)
-    watch = EarlyStop(Fluid(share=FLOOR).tally(simulation.trace, simulation.targets))
+    criteria = (
+        trial.wanted.criterion,
+        Fluid(share=FLOOR),
+    )  # the first may pass where hardly anybody is fluid
+    watch = EarlyStop(AllLost(*(by.tally(simulation.trace, simulation.targets) for by in criteria)))
     result = simulate(simulation, watch=watch)
     if not result.complete:
         return _lost(watch.tally.reason)
