@@ -49,7 +49,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("deadlines_missed", C, "Token deadlines missed; a stall of k periods is k misses.", SLO),
     Metric("output_tokens", C, "Tokens emitted.", SLO),
     Metric("requests_finished", C, "Requests that ended, by how.", (*SLO, "status")),
-    Metric("fluid_requests", C, "Requests that ended with a fluidity-index of at least 0.9.", SLO),
+    Metric("fluid_requests", C, "Requests that ended with no error and a fluidity-index of at least 0.9.", SLO),
     Metric("request_fluidity_index", H, "Fluidity-index of requests that ended.", SLO, FLUIDITY_BUCKETS),
     Metric("tbt_seconds", H, "Time between tokens, per token (a bundle gives zeros).", SLO, LATENCY_BUCKETS),
     Metric("ttft_seconds", H, "Arrival to first token.", SLO, LATENCY_BUCKETS),

@@ -172,9 +172,10 @@ class Tracker:
         if outcome.stall_ns:
             self._stall(outcome.stall_ns, label)
             self._snapshot.note_stall(outcome.end_ns, outcome.stall_ns)
-        fluidity = timeline.fluidity_index
+        left_early = outcome.status == "aborted" and not outcome.met + outcome.missed
+        fluidity = 1.0 if left_early else timeline.fluidity_index  # nothing was due, so no promise was broken
         buffer.observe("request_fluidity_index", fluidity, label)
-        buffer.add("fluid_requests", fluidity >= FLUID_THRESHOLD, label)
+        buffer.add("fluid_requests", fluidity >= FLUID_THRESHOLD and outcome.status != "error", label)
         if outcome.first_ns:
             buffer.observe("ttft_seconds", (outcome.first_ns - row.arrival_ns) / NS_PER_S, label)
         if row.scheduled_ns is not None:

@@ -192,6 +192,35 @@ def test_a_request_aborted_in_time_missed_nothing():
     assert found.buckets("scheduling_delay_seconds", "fast") == {}  # never known
 
 
+@pytest.mark.parametrize(
+    ("ms", "fluid", "bucket"),
+    [(20, 1, 1.0), (300, 1, 1.0), (301, 0, 0.1)],
+)
+def test_who_leaves_before_anything_is_due_spends_nothing_of_the_error_budget(
+    ms: float, fluid: int, bucket: float
+):
+    scene = Scene()
+    scene.arrive("a", scheduled_ms=10)
+    scene.leave(ms, "a", "aborted")  # the first token is due at 300
+    found = scene.read()
+    assert found.counter("requests_finished", "fast", "aborted") == 1
+    assert found.counter("fluid_requests", "fast") == fluid
+    assert found.buckets("request_fluidity_index", "fast") == {bucket: 1}
+
+
+@pytest.mark.parametrize("tokens", [0, 20])
+def test_a_request_that_ends_in_an_error_is_never_fluid(tokens: int):
+    scene = Scene()
+    scene.arrive("a")
+    for number in range(tokens):
+        scene.emit(100 + 50 * number, "a")
+    scene.leave(100 + 50 * tokens, "a", "error")
+    found = scene.read()
+    assert found.counter("deadlines_met", "fast") == tokens
+    assert found.counter("requests_finished", "fast", "error") == 1
+    assert found.counter("fluid_requests", "fast") == 0
+
+
 def test_a_request_that_finished_is_not_charged_for_a_token_that_was_never_due():
     scene = Scene()
     scene.arrive("a")

@@ -77,7 +77,7 @@ class ClassLive(Part):
     overdue: Overdue
     tokens_per_s: float = Field(description="Over the last 10 s.")
     finished: int
-    fluid: int = Field(description="Ended with a fluidity-index of at least 0.9.")
+    fluid: int = Field(description="Ended with no error and a fluidity-index of at least 0.9.")
     aborted: int
     errors: int
     tbt: Latency
