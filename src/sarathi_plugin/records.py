@@ -88,6 +88,16 @@ class RequestTimeline:
         return [b - a for a, b in zip(self.token_ns, self.token_ns[1:], strict=False)]
 
     @property
+    def given_up_ns(self) -> int | None:
+        """What a request that timed out had waited for its next token by then, None of all others.
+
+        Its wait was no shorter: without it, latencies would be those of the requests that were served.
+        """
+        if self.status != "timeout":
+            return None
+        return self.end_ns - (self.token_ns[-1] if self.token_ns else self.arrival_ns)
+
+    @property
     def fluidity_index(self) -> float:
         """Share of deadlines met; a failed request that met none is 0."""
         total = self.met + self.missed

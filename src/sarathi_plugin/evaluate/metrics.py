@@ -9,7 +9,7 @@ import numpy as np
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
-from sarathi_plugin.load.summary import is_fluid
+from sarathi_plugin.load.summary import first_waits_ns, gaps_ns, is_fluid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,18 +54,27 @@ class Metric:
 
 
 def ttft_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
-    """Time to first token of every request that got one, milliseconds."""
-    return [t.ttft_ns / NS_PER_MS for t in timelines if t.ttft_ns is not None]
+    """Time to first token of every request that got one or timed out before, milliseconds."""
+    return [wait / NS_PER_MS for wait in first_waits_ns(timelines)]
 
 
 def tbt_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
-    """Time between tokens, every gap of every request, milliseconds."""
-    return [gap / NS_PER_MS for t in timelines for gap in t.gaps_ns]
+    """Time between tokens, every gap of every request, also the one it timed out in, milliseconds."""
+    return [gap / NS_PER_MS for t in timelines for gap in gaps_ns(t)]
 
 
 def delay_ms(timelines: Sequence[RequestTimeline]) -> list[float]:
-    """Scheduling delay: arrival to the first chunk, where it is known, milliseconds."""
-    return [(t.scheduled_ns - t.arrival_ns) / NS_PER_MS for t in timelines if t.scheduled_ns is not None]
+    """Scheduling delay: arrival to the first chunk, where it is known, or to a time-out before it, milliseconds."""
+    begun = (
+        (
+            t,
+            t.end_ns
+            if t.scheduled_ns is None and t.status == "timeout" and t.source != "client"
+            else t.scheduled_ns,
+        )
+        for t in timelines
+    )
+    return [(moment - t.arrival_ns) / NS_PER_MS for t, moment in begun if moment is not None]
 
 
 def prefill_ms(timelines: Sequence[RequestTimeline]) -> list[float]:

@@ -133,7 +133,8 @@ def tables(data: Data) -> Section:
     """P50, P90, P99 of everything, by load and arm, with intervals."""
     blocks: list[Block] = [
         "Means over runs with the 95 % interval of the mean, over the same blocks as the comparison. TTFT and "
-        "scheduling delay are per request, TBT per token. Failed requests are not left out: they count as not fluid."
+        "scheduling delay are per request, TBT per token. Failed requests are not left out: they count as not fluid, "
+        "and those that timed out with what they had waited for their next token by then."
     ]
     for workload, load in data.results.cells():
         cell = (workload, load)

@@ -1,4 +1,7 @@
-"""Timelines to numbers. Nothing is dropped: a failed request counts against every share."""
+"""Timelines to numbers. Nothing is dropped: a failed request counts against every share.
+
+One that timed out counts in latencies, too, with what it had waited for its next token by then.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 class LoadSummary:
     """One run in figures; times in nanoseconds, None where no request gave one.
 
-    longest_freeze_ns: largest time between two tokens of one request. tbt: per token, so a step that brings k tokens
+    longest_freeze_ns: largest of ``gaps_ns``. tbt: per token, so a step that brings k tokens
     gives one gap and k - 1 zeros. fluidity_index: deadlines met / all deadlines, over all requests. fluid_share:
     requests that finished with a fluidity-index of at least 0.9 / all requests. tokens_per_s: prompt and output
     tokens of the requests that were answered at all, per second from the first arrival to the last end.
@@ -43,8 +46,8 @@ def summarise(timelines: Sequence[RequestTimeline]) -> LoadSummary:
     """The figures of one run. Raises ValueError when runs judged by different curves are mixed."""
     if len({t.curve for t in timelines}) > 1:
         raise ValueError("Timelines judged by different prefill curves cannot be summed up together.")
-    gaps = [gap for t in timelines for gap in t.gaps_ns]
-    first = [t.ttft_ns for t in timelines if t.ttft_ns is not None]
+    gaps = [gap for t in timelines for gap in gaps_ns(t)]
+    first = first_waits_ns(timelines)
     deadlines = sum(t.met + t.missed for t in timelines)
     span = max(t.end_ns for t in timelines) - min(t.arrival_ns for t in timelines) if timelines else 0
     tokens = sum(t.prompt_tokens + len(t.token_ns) for t in timelines if t.token_ns)
@@ -61,6 +64,18 @@ def summarise(timelines: Sequence[RequestTimeline]) -> LoadSummary:
         tokens_per_s=tokens * NS_PER_S / span if span else 0.0,
         makespan_ns=span,
     )
+
+
+def first_waits_ns(timelines: Iterable[RequestTimeline]) -> list[int]:
+    """Time to first token of every request that got one or timed out before, nanoseconds."""
+    waits = (t.ttft_ns if t.token_ns else t.given_up_ns for t in timelines)
+    return [wait for wait in waits if wait is not None]
+
+
+def gaps_ns(timeline: RequestTimeline) -> list[int]:
+    """Times between the tokens of a request, and the one it timed out in, nanoseconds."""
+    last = timeline.given_up_ns
+    return timeline.gaps_ns + ([last] if last is not None and timeline.token_ns else [])
 
 
 def is_fluid(timeline: RequestTimeline) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.deadlines import DeadlineState, fluid_token_rate
 from sarathi_plugin.load.dispatch import dispatch_lag_ns
-from sarathi_plugin.load.summary import is_fluid, percentile_ns, summarise
+from sarathi_plugin.load.summary import first_waits_ns, gaps_ns, is_fluid, percentile_ns, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,8 @@ def meets_slo(timeline: RequestTimeline) -> bool:
 def figures(timelines: Sequence[RequestTimeline]) -> dict[str, float | None]:
     """Every figure by name; None where no request gave one. TTFT and E2E run from the intended time.
 
+    A request that timed out is in TTFT, TBT and E2E with what it had waited by then.
+
     fluidity_share: requests with a fluidity-index >= 0.9 / all; slo_share: those whose first token also was in time.
     The ``_sent_`` figures run from the moment of sending: what a client that ignores its own queue would say.
     Raises ValueError when runs judged by different curves are mixed.
@@ -55,6 +57,11 @@ def figures(timelines: Sequence[RequestTimeline]) -> dict[str, float | None]:
     total = len(timelines)
     standing = [stall for timeline in timelines for stall in stalls(timeline)]
     answered = [t for t in timelines if t.token_ns]
+    ended = [t for t in timelines if t.status in ("finished", "timeout")]
+    unsent = [
+        (t.sent_ns or t.arrival_ns) - t.arrival_ns for t in timelines if t.token_ns or t.status == "timeout"
+    ]
+    first = first_waits_ns(timelines)
     span_s = summary.makespan_ns / NS_PER_S
     tokens = sum(len(t.token_ns) for t in timelines)
     return {
@@ -64,17 +71,15 @@ def figures(timelines: Sequence[RequestTimeline]) -> dict[str, float | None]:
         "fluidity_index": summary.fluidity_index,
         "fluidity_share": summary.fluid_share,
         "slo_share": sum(map(meets_slo, timelines)) / total if total else 0.0,
-        **_percentiles("ttft", [t.token_ns[0] - t.arrival_ns for t in answered]),
-        **_percentiles("ttft_sent", [t.token_ns[0] - (t.sent_ns or t.arrival_ns) for t in answered]),
-        **_percentiles("e2e", [t.end_ns - t.arrival_ns for t in timelines if t.status == "finished"]),
-        **_percentiles(
-            "e2e_sent", [t.end_ns - (t.sent_ns or t.arrival_ns) for t in timelines if t.status == "finished"]
-        ),
-        **_percentiles("tbt", [gap for t in timelines for gap in t.gaps_ns]),
+        **_percentiles("ttft", first),
+        **_percentiles("ttft_sent", [wait - lag for wait, lag in zip(first, unsent, strict=True)]),
+        **_percentiles("e2e", [t.end_ns - t.arrival_ns for t in ended]),
+        **_percentiles("e2e_sent", [t.end_ns - (t.sent_ns or t.arrival_ns) for t in ended]),
+        **_percentiles("tbt", [gap for t in timelines for gap in gaps_ns(t)]),
         "longest_freeze_s": _seconds(summary.longest_freeze_ns),
         "stalls": len(standing),
         "stall_s": sum(stall.length_ns for stall in standing) / NS_PER_S,
-        "fluid_tokens_per_s": fluid_token_rate([t.gaps_ns for t in answered]),
+        "fluid_tokens_per_s": fluid_token_rate([gaps_ns(t) for t in answered]),
         "output_tokens_per_s": tokens / span_s if span_s else 0.0,
         "tokens_per_s": summary.tokens_per_s,
         "makespan_s": span_s,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
-from sarathi_plugin.load.summary import is_fluid
+from sarathi_plugin.load.summary import first_waits_ns, gaps_ns, is_fluid
 from sarathi_plugin.load.under_way import Overdue
 from sarathi_plugin.loadtest.faults import fault_kind
 from sarathi_plugin.loadtest.figures import meets_slo, stalls
@@ -101,11 +101,10 @@ class ClassFigures:
                 self.stall_ns += stall.length_ns
         if kind := fault_kind(timeline):
             self.faults[kind] += 1
-        else:
+        if timeline.status in ("finished", "timeout"):
             self.e2e.add([timeline.end_ns - timeline.arrival_ns])
-        if timeline.ttft_ns is not None:
-            self.ttft.add([timeline.ttft_ns])
-        self.tbt.add(timeline.gaps_ns)
+        self.ttft.add(first_waits_ns([timeline]))
+        self.tbt.add(gaps_ns(timeline))
         if timeline.sent_ns is not None:
             self.lag.add([max(0, timeline.sent_ns - timeline.arrival_ns)])
 

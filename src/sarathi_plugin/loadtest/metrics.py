@@ -34,7 +34,10 @@ COUNTERS: dict[str, tuple[str, Callable[[ClassFigures], float]]] = {
 }
 HISTOGRAMS: dict[str, tuple[str, Callable[[ClassFigures], LogHistogram]]] = {
     "sarathi_client_ttft_seconds": ("Intended start to first token.", lambda f: f.ttft),
-    "sarathi_client_e2e_seconds": ("Intended start to end, of finished requests.", lambda f: f.e2e),
+    "sarathi_client_e2e_seconds": (
+        "Intended start to end, of requests that finished or timed out.",
+        lambda f: f.e2e,
+    ),
     "sarathi_client_tbt_seconds": ("Time between tokens.", lambda f: f.tbt),
     "sarathi_client_dispatch_lag_seconds": ("Intended start to sending.", lambda f: f.lag),
 }

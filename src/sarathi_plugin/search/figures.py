@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sarathi_plugin.core import NS_PER_S
-from sarathi_plugin.load.summary import summarise
+from sarathi_plugin.load.summary import first_waits_ns, gaps_ns, summarise
 from sarathi_plugin.search.capacity import scheduling_delay_ns
 from sarathi_plugin.search.etalon import acceptance_curve, gaps_of, token_rates
 
@@ -22,8 +22,8 @@ PERCENTILES = (50, 90, 99)
 def figures_of(timelines: Sequence[RequestTimeline]) -> dict[str, Any]:
     """Fluidity, latencies in seconds, tokens per second; None where no request gave a value."""
     summary = summarise(timelines)
-    first = [t.ttft_ns for t in timelines if t.ttft_ns is not None]
-    gaps = [gap for t in timelines for gap in t.gaps_ns]
+    first = first_waits_ns(timelines)
+    gaps = [gap for t in timelines for gap in gaps_ns(t)]
     delays = [d for t in timelines if (d := scheduling_delay_ns(t)) is not None]
     return {
         "requests": summary.requests,

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.plan import Unit
 from sarathi_plugin.evaluate.store import StoredRun
-from tests.unit.evaluate.experiments import results, run
+from tests.unit.evaluate.experiments import results, run, timeline
 
 SHARE, TTFT = METRICS["fluid_share"], METRICS["ttft_p99"]
+
+
+def test_an_arm_that_lets_requests_time_out_is_not_the_quicker_one_for_it():
+    """Such a run is valid, and the latencies of those that were served are not all there is."""
+    served = [timeline(f"a{i}", 100 * i, [100, 30, 30]) for i in range(60)]
+    late = {"status": "timeout", "end_ns": 600 * 10**9}
+    hung = [replace(t, arrival_ns=0, token_ns=(10**8,), **late) for t in served[:10]]
+    silent = [replace(t, token_ns=()) for t in hung]
+    assert METRICS["ttft_p90"].of(served) == pytest.approx(100)
+    assert METRICS["ttft_p90"].of([*served[10:], *silent]) == pytest.approx(600_000)
+    assert METRICS["longest_freeze"].of([*served[10:], *hung]) == pytest.approx(599_900)
+    assert METRICS["delay_p50"].of(silent) is None  # a client does not know of it
+    never = [replace(t, source="simulator", scheduled_ns=None) for t in silent]
+    assert METRICS["delay_p50"].of(never) == pytest.approx(600_000)
 
 
 def test_pairs_are_of_the_same_traffic():

@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
-from sarathi_plugin.load.summary import fluid_shares, is_fluid, percentile_ns, summarise
+from sarathi_plugin.load.summary import (
+    first_waits_ns,
+    fluid_shares,
+    gaps_ns,
+    is_fluid,
+    percentile_ns,
+    summarise,
+)
 from sarathi_plugin.records import RequestTimeline
 
 MS = NS_PER_MS
@@ -47,6 +54,17 @@ def test_a_failed_request_is_never_fluid():
     assert not is_fluid(replace(GOOD, status="aborted"))
     assert not is_fluid(replace(GOOD, met=89, missed=11))
     assert is_fluid(replace(GOOD, met=9, missed=1))
+
+
+def test_who_timed_out_is_in_latencies_with_what_it_had_waited():
+    late = {"status": "timeout", "end_ns": 600 * NS_PER_S}
+    unanswered, frozen = replace(GOOD, token_ns=(), **late), replace(GOOD, **late)
+    assert first_waits_ns([GOOD, unanswered, frozen, FAILED]) == [100 * MS, 600 * NS_PER_S, 100 * MS]
+    assert gaps_ns(unanswered) == []
+    assert gaps_ns(frozen) == [*GOOD.gaps_ns, 600 * NS_PER_S - 300 * MS]
+    summary = summarise([GOOD, unanswered, frozen])
+    assert summary.longest_freeze_ns == 600 * NS_PER_S - 300 * MS
+    assert summary.ttft_p99_ns > 500 * NS_PER_S
 
 
 def test_shares_by_class():

@@ -59,6 +59,25 @@ def test_both_kinds_of_ttft_and_failures_in_every_share():
     assert set(figures([])) == set(FIGURES)
 
 
+def test_who_timed_out_is_in_every_latency_with_what_it_had_waited():
+    unanswered = timeline((), sent_ms=40, end_ms=9000, status="timeout", error="timeout: not done in 9 s")
+    frozen = timeline((100, 150), sent_ms=10, end_ms=9000, status="timeout", error="timeout: not done in 9 s")
+    found = figures([timeline(), unanswered, frozen, LOST])
+    assert found["ttft_p50_s"] == pytest.approx(0.1)
+    assert found["ttft_p99_s"] == pytest.approx(8.822)  # 0.1, 0.1 and 9 s
+    assert found["ttft_sent_p99_s"] == pytest.approx(8.7828)  # 0.1, 0.09 and 8.96 s
+    assert found["longest_freeze_s"] == pytest.approx(8.85)
+    assert found["e2e_p50_s"] == pytest.approx(9)  # 0.2, 9 and 9 s
+    assert found["fluid_tokens_per_s"] == pytest.approx(2 / 8.9, rel=0.01)  # the gap before banks slack
+    live = Live()
+    for one in (timeline(), unanswered, frozen, LOST):
+        live.add(one)
+    assert live.classes["standard"].ttft.total == 3
+    assert live.classes["standard"].ttft.percentile_s(99) == pytest.approx(9, rel=0.05)
+    assert live.classes["standard"].tbt.percentile_s(99) == pytest.approx(8.85, rel=0.05)
+    assert live.classes["standard"].e2e.total == 3
+
+
 def test_figures_by_class():
     assert list(by_class([timeline(), timeline(slo_class="batch")])) == ["batch", "standard"]
 
