@@ -75,7 +75,7 @@ class ClassLive(Part):
     missed: int
     requests: int = Field(description="Alive now.")
     overdue: Overdue
-    tokens_per_s: float = Field(description="Over the last 10 s.")
+    tokens_per_s: float = Field(description="Over the last 10 s, or up to one less.")
     finished: int
     fluid: int = Field(description="Ended with no error and a fluidity-index of at least 0.9.")
     aborted: int

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AGO_S = np.arange(300, -1, -3)
 """Points of the history, seconds before now."""
 OVER_S = 10
-"""Each point of the history holds so many seconds."""
+"""Each point of the history holds so many seconds, and so does the rate of tokens."""
 EDGES_MS = [edge * 1000 for edge in LATENCY_BUCKETS]
 ALL_TIME = 0
 """As a window: since the start."""
@@ -52,6 +52,10 @@ class Moment:
             found = [e.totals - (e.totals_before(before) if window_s else 0) for e in self._engines]
             self._cache[window_s] = np.sum(found, axis=0)
         return self._cache[window_s]
+
+    def _length_s(self, window_s: int) -> float:
+        """How long ``_within`` really looks back: to the end of a whole second, so up to one less than the window."""
+        return (self._now_ns - (self._second - window_s + 1) * NS_PER_S) / NS_PER_S
 
     def _counter(self, index: int, name: str, window_s: int = ALL_TIME) -> int:
         if not self._engines:
@@ -83,7 +87,7 @@ class Moment:
             missed=count("deadlines_missed"),
             requests=int(np.count_nonzero(self._slo == index)),
             overdue=overdue,
-            tokens_per_s=self._counter(index, "output_tokens", 10) / 10,
+            tokens_per_s=self._counter(index, "output_tokens", OVER_S) / self._length_s(OVER_S),
             finished=count("finished"),
             fluid=count("fluid_requests"),
             aborted=count("aborted"),

@@ -133,12 +133,23 @@ def test_the_totals_are_all_that_the_metrics_say(scene: LiveScene, server: Serve
     fast, slow = (of(server.look(900), name) for name in ("fast", "slow"))
     assert (fast.met, fast.missed, fast.finished, fast.fluid, fast.aborted) == (2, 7, 1, 0, 0)
     assert (slow.met, slow.missed, slow.finished, slow.fluid, slow.aborted) == (3, 0, 0, 1, 1)
-    assert fast.tokens_per_s == pytest.approx(0.3)
+    assert fast.tokens_per_s == pytest.approx(3 / 9.9)  # since the end of the tenth second before this one
     assert fast.tbt.count == 2
     assert fast.ttft.count == 1
     edges = [*LATENCY_BUCKETS, None]
     assert {edges[i]: n for i, n in enumerate(fast.tbt.counts) if n} == {0.03: 1, 0.75: 1}
     assert {edges[i]: n for i, n in enumerate(fast.ttft.counts) if n} == {0.1: 1}
+
+
+@pytest.mark.parametrize("into_the_second_ms", [0, 250, 990])
+def test_a_steady_stream_has_its_rate_whenever_one_looks(
+    scene: LiveScene, server: Server, into_the_second_ms: int
+):
+    scene.arrive("a")
+    for ms in range(20, 20_000 + into_the_second_ms, 20):
+        scene.give(ms, "a")
+    found = of(server.look(20_000 + into_the_second_ms), "fast").tokens_per_s
+    assert found == pytest.approx(50, rel=0.01)
 
 
 def test_a_stall_is_seen_while_it_lasts(scene: LiveScene, server: Server):
