@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MARGIN_QUANTILE = 0.9
 TABLE_TOKENS = 1 << 15
-"""Step sizes looked up in a table; beyond it the last slope goes on."""
+"""Step sizes looked up in a table; beyond it its last slope goes on."""
 
 PROFILE_WEIGHT = 1.0
 """How many recent one-second steps a loaded profile counts for before new steps outweigh it."""

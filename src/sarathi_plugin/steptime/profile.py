@@ -46,6 +46,8 @@ class Residuals(Strict):
         for values in (self.decode, self.prefill):
             if values and (min(values) <= 0 or values != sorted(values)):
                 raise ValueError("residual quantiles must ascend and be above zero")
+            if len(values) == 1:
+                raise ValueError("residual quantiles are two or more, or none")
         return self
 
 
@@ -75,7 +77,7 @@ class StepTimeProfile(Strict):
     vllm_version: str = Field(default="", description="The vLLM it was measured on.")
     linear_s: list[tuple[int, float]] = Field(
         min_length=1,
-        description="(tokens in the step, seconds), ascending; straight lines between, the last slope beyond.",
+        description="(tokens in the step, seconds), ascending; straight lines between, beyond them the mean slope of the upper half.",
     )
     decode_step_s: float = Field(default=0, ge=0, description="Added when anything decodes.")
     decode_row_s: float = Field(default=0, ge=0, description="Per decode, beyond its token.")

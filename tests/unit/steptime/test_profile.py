@@ -51,6 +51,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "zero time": ({"linear_s": [[1, 0.0], [2, 0.1]]}, "positive times that never fall"),
     "negative term": ({"prefill_pair_s": -1e-9}, "prefill_pair_s: "),
     "residuals fall": ({"residuals": {"decode": [1.1, 0.9]}}, "must ascend and be above zero"),
+    "one residual": ({"residuals": {"decode": [1.0]}}, "two or more, or none"),
     "residual of zero": ({"residuals": {"prefill": [0.0, 2.0]}}, "must ascend and be above zero"),
     "devices and heads": ({"tensor_parallel": 3}, "tensor_parallel must divide"),
     "no memory": ({"memory_bytes": 0}, "memory_bytes: "),
