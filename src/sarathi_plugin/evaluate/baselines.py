@@ -8,6 +8,7 @@ from sarathi_plugin.evaluate.arms import PLUGIN_ONLY
 from sarathi_plugin.evaluate.evidence import Evidence, Item, mark
 from sarathi_plugin.evaluate.knobs import BUDGET, BUDGETS
 from sarathi_plugin.evaluate.metrics import METRICS
+from sarathi_plugin.evaluate.store import replayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,14 +118,16 @@ def _beaten(found: Evidence, base: str) -> list[str]:
 
 def disjoint(found: Evidence) -> Item:
     """Tuned on other traffic than compared on?"""
+    question = "Was tuning done on other traffic than the comparison?"
     used = {seed for tuning in found.tuning.values() for seed in tuning.seeds}
     if not used:
-        return Item(
-            "ours", "Was tuning done on other traffic than the comparison?", "none", "nothing was tuned"
-        )
+        return Item("ours", question, "none", "nothing was tuned")
     both = used & set(found.wanted.seeds)
     figure = f"tuned on seeds {_list(used)}, compared on {_list(found.wanted.seeds)}"
-    return Item("ours", "Was tuning done on other traffic than the comparison?", mark(not both), figure)
+    same = replayed(found.wanted)
+    if same:
+        figure += f"; {', '.join(same)}: a replayed trace is the same requests under every seed"
+    return Item("ours", question, mark(not both and not same), figure)
 
 
 def _list(values: Iterable[int]) -> str:

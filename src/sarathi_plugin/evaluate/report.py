@@ -17,7 +17,7 @@ from sarathi_plugin.evaluate.evidence import Evidence, Item
 from sarathi_plugin.evaluate.metrics import METRICS
 from sarathi_plugin.evaluate.shapes import EnvironmentFile, ResolvedFile, read_json, read_shape
 from sarathi_plugin.evaluate.spec import Experiment
-from sarathi_plugin.evaluate.store import EXPERIMENT, RESOLVED, Store, read_tuning, writing
+from sarathi_plugin.evaluate.store import EXPERIMENT, RESOLVED, Store, read_tuning, replayed, writing
 from sarathi_plugin.steptime.machine import ProfileModel
 from sarathi_plugin.steptime.profile import read_profile
 
@@ -72,7 +72,11 @@ def build(out: Path) -> Report:
     return Report(
         title=f"{wanted.name} ({wanted.mode})",
         answer=claim.sentence(where(wanted)),
-        notes=[*notes(claim, items, len(runs), len(units), results), *plan.not_simulated(wanted)],
+        notes=[
+            *notes(claim, items, len(runs), len(units), results),
+            *one_traffic(wanted),
+            *plan.not_simulated(wanted),
+        ],
         sections=[
             sections.answers(data),
             sections.checks(items),
@@ -123,6 +127,17 @@ def notes(claim: Claim, items: list[Item], done: int, total: int, results: Resul
             f"{len(failed)} items of the checklist failed: {'; '.join(item.question for item in failed)}"
         )
     return found
+
+
+def one_traffic(wanted: Experiment) -> list[str]:
+    """Where seeds are no more than repeats, in a sentence."""
+    same = replayed(wanted)
+    if not same or len(wanted.seeds) == 1:
+        return []
+    return [
+        f"{', '.join(same)}: a replayed trace is the same requests under every seed, so what is over seeds is over "
+        "repeats of the same traffic and says nothing of other traffic."
+    ]
 
 
 def _take(data: sections.Data, run: StoredRun) -> None:

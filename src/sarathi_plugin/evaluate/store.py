@@ -94,6 +94,11 @@ def trace_of(case: WorkloadCase, load: float, seed: int, count: int | None = Non
     return trace
 
 
+def replayed(wanted: Experiment) -> list[str]:
+    """Names of the workloads that are the same requests under every seed. Raises ConfigError."""
+    return [case.name for case in wanted.workloads if not load_workload(case.source).varies]
+
+
 def judged(timelines: Sequence[RequestTimeline], case: WorkloadCase) -> list[RequestTimeline]:
     """Without the warm-up."""
     return list(timelines[case.warm_up :])

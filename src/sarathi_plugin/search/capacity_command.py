@@ -186,6 +186,7 @@ def describe(task: Task) -> dict[str, Any]:
         "workload": task.workload.model_dump(mode="json", exclude_defaults=True, by_alias=True),
         "requests": task.requests,
         "seeds": task.seeds,
+        "other_traffic_by_seed": task.workload.varies,
         "criterion": criterion.model_dump(mode="json"),
         "promise": task.promise.model_dump(mode="json", exclude_defaults=True),
         "version": __version__,
@@ -202,6 +203,10 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     lines = []
     for result in report["results"]:
         lines += replica_lines(result) if "replicas_needed" in result else capacity_lines(result)
+    if not report["other_traffic_by_seed"] and len(report["seeds"]) > 1:
+        lines.append(
+            "The trace is the same requests under every seed: intervals say nothing of other traffic."
+        )
     return lines
 
 

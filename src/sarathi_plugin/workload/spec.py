@@ -77,6 +77,14 @@ class WorkloadSpec(Strict):
         return trace if self.slo_class is None else trace.with_class(self.slo_class)
 
     @property
+    def varies(self) -> bool:
+        """Whether another seed makes other traffic: not of a trace that is replayed at its own arrivals.
+
+        Raises ConfigError for a trace that cannot be read.
+        """
+        return self.kind is not None or self._recorded(None, None) is None
+
+    @property
     def _process(self) -> ArrivalProcess | None:
         return None if isinstance(self.arrivals, Recorded) else self.arrivals
 

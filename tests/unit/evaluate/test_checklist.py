@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sarathi_plugin.evaluate.arms import resolve
 from sarathi_plugin.evaluate.checklist import checklist
 from sarathi_plugin.evaluate.evidence import Evidence, Item
 from sarathi_plugin.evaluate.knobs import STOCK_KNOBS, Trial, Tuning
+from sarathi_plugin.evaluate.report import one_traffic
 from tests.unit.evaluate.experiments import experiment, results, run, settings
 
 ENVIRONMENT = {"hardware": "h", "packages": {"vllm": "0.32"}, "code": "abc"}
@@ -212,6 +214,28 @@ def test_fails(question: str, data: dict[str, Any], figure: str):
 @pytest.mark.parametrize(("question", "data"), NONE.values(), ids=NONE.keys())
 def test_does_not_apply(question: str, data: dict[str, Any]):
     assert items(**data)[question].verdict == "none"
+
+
+def test_a_replayed_trace_was_tuned_on_whatever_the_seeds_are(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(
+        "arrived_at,num_prefill_tokens,num_decode_tokens\n"
+        + "\n".join(f"{i},{100 + i},10" for i in range(60))
+    )
+    verdicts = {}
+    for name, more in (("replayed", ""), ("drawn", "arrivals: {process: poisson}\n")):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"trace: t.csv\n{more}")
+        case = CHATS | {"source": str(file)}
+        found = items(workloads=[case])[OTHER]
+        verdicts[name] = found.verdict
+        notes = one_traffic(experiment(seeds=[11, 12, 13], workloads=[case]))
+        assert bool(notes) is (name == "replayed")
+        assert ("the same requests under every seed" in found.figure) is (name == "replayed")
+    assert verdicts == {"replayed": "fail", "drawn": "pass"}
+    assert (
+        one_traffic(experiment(seeds=[11], workloads=[CHATS | {"source": str(tmp_path / "replayed.yaml")}]))
+        == []
+    )
 
 
 def test_arms_that_take_turns_pass():

@@ -8,7 +8,7 @@ import pytest
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.search.capacity import Capacity, Verdict
-from sarathi_plugin.search.capacity_command import capacity_lines, result_of
+from sarathi_plugin.search.capacity_command import capacity_lines, lines_of, result_of
 from sarathi_plugin.search.repeats import Repeated, in_sequence, kind_of, mean_interval, one_repeat
 
 
@@ -123,3 +123,10 @@ def test_a_start_that_is_too_high_is_not_a_capacity_of_nothing():
         "  in 1 of 2 repeats no rate passed, which counts as 0: give a lower --start"
     )
     assert Repeated((capacity(2.0),), 0.1).as_data()["below"] is None
+
+
+@pytest.mark.parametrize(("seeds", "said"), [([0, 1, 2], True), ([0], False)])
+@pytest.mark.parametrize("varies", [True, False])
+def test_repeats_of_one_traffic_are_called_so(seeds: list[int], said: bool, varies: bool):
+    report = {"results": [], "seeds": seeds, "other_traffic_by_seed": varies}
+    assert bool(lines_of(report)) is (said and not varies)

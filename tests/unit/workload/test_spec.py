@@ -99,6 +99,22 @@ def test_rows_with_new_arrivals_are_picked_by_the_seed(load):
         assert all(line == prompt - 8 for prompt, line in line_of.items())
 
 
+@pytest.mark.parametrize(
+    ("text", "varies"),
+    [
+        ("{kind: sharegpt-like, rate: 1}", True),
+        ("trace: timed.csv", False),
+        ("{trace: timed.csv, rate: 8, arrivals: {process: trace}}", False),
+        ("{trace: timed.csv, rate: 2, arrivals: {process: poisson}}", True),
+        ("{trace: untimed.csv, rate: 2}", True),
+    ],
+)
+def test_a_replay_is_the_same_under_every_seed(load, text: str, varies: bool):
+    spec = load(text)
+    assert spec.varies is varies
+    assert (spec.trace(2, 20, seed=1).requests != spec.trace(2, 20, seed=2).requests) is varies
+
+
 def test_shared_content_keeps_its_order(load):
     trace = load("{trace: shared.jsonl, rate: 2, requests: 9, arrivals: {process: gamma}}").trace(seed=2)
     assert [request.segments[1].content for request in trace.requests] == list(range(1, 10))
