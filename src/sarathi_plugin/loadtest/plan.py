@@ -21,6 +21,7 @@ DEFAULT_DURATION_S = 60.0
 LONGEST_S = 30 * 86_400.0
 MOST_REQUESTS = 10_000_000
 """All of them are drawn before the run, and lie in memory."""
+BURSTY = 3.0
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>s|m|h|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -64,7 +65,7 @@ def schedule(spec: WorkloadSpec, amount: Amount, seed: int) -> Trace:
     if requests is None and duration_s is not None and spec.kind is not None:
         if rate is None:
             raise ConfigError(f"Workload {spec.kind!r} needs a rate in requests a second: give --rate.")
-        requests = _enough(rate, duration_s, shaped=_shaped(spec))
+        requests = _enough(rate, duration_s, shaped=_shaped(spec), cv=_burstiness(spec))
     if requests is not None and requests > MOST_REQUESTS:
         raise ConfigError(f"A run has at most {MOST_REQUESTS} requests, not {requests:.3g}: lower --rate.")
     trace = spec.trace(rate, requests, seed)
@@ -144,7 +145,18 @@ def _shaped(spec: WorkloadSpec) -> bool:
     return spec.arrivals is not None and spec.arrivals.process in ("ramp", "step", "diurnal")
 
 
-def _enough(rate: float, duration_s: float, *, shaped: bool) -> int:
-    """Requests to draw so that a run of this length does not end early: six standard deviations of bursty gaps."""
+def _burstiness(spec: WorkloadSpec) -> float:
+    """Coefficient of variation of the gaps, at least ``BURSTY``, that of the burstiest kind."""
+    return max(
+        BURSTY, spec.arrivals.cv if spec.arrivals is not None and spec.arrivals.process == "gamma" else 0
+    )
+
+
+def _enough(rate: float, duration_s: float, *, shaped: bool, cv: float = BURSTY) -> int:
+    """Requests to draw so that a run of this length does not end early: six standard deviations of their number.
+
+    Gaps burstier than those of any kind also come in long bursts, up to cv^2 requests at once.
+    """
     mean = rate * duration_s
-    return max(1, round(mean)) if shaped else math.ceil(mean + 18 * math.sqrt(mean) + 10)
+    burst = 6 * cv**2 if cv > BURSTY else 0
+    return max(1, round(mean)) if shaped else math.ceil(mean + 6 * cv * math.sqrt(mean) + 10 + burst)

@@ -77,7 +77,8 @@ class StepTimeProfile(Strict):
     vllm_version: str = Field(default="", description="The vLLM it was measured on.")
     linear_s: list[tuple[int, float]] = Field(
         min_length=1,
-        description="(tokens in the step, seconds), ascending; then on at the mean slope of the upper half.",
+        description="(tokens in the step, seconds), ascending; straight lines between, "
+        "and on at the mean slope of the upper half.",
     )
     decode_step_s: float = Field(default=0, ge=0, description="Added when anything decodes.")
     decode_row_s: float = Field(default=0, ge=0, description="Per decode, beyond its token.")

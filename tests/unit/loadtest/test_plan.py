@@ -54,6 +54,15 @@ def test_a_duration_is_filled_and_not_exceeded():
     assert len(schedule(CHATS, Amount(rate=1), seed=1).requests) == pytest.approx(60, abs=30)
 
 
+@pytest.mark.parametrize("cv", [3, 30])
+def test_bursts_do_not_end_a_run_early(cv: float):
+    spec = WorkloadSpec(**CHATS.model_dump(exclude_unset=True), arrivals={"process": "gamma", "cv": cv})
+    for seed in (1, 4, 9, 13):
+        sent = schedule(spec, Amount(rate=2, duration_s=300), seed)
+        all_of_them = [r for r in spec.trace(2, 12_000, seed).requests if r.offset_ns < 300 * NS_PER_S]
+        assert len(sent.requests) == len(all_of_them)
+
+
 def test_a_longer_run_begins_like_a_shorter_one():
     short = schedule(CHATS, Amount(rate=5, duration_s=10), seed=1).requests
     long = schedule(CHATS, Amount(rate=5, duration_s=20), seed=1).requests
