@@ -41,7 +41,7 @@ class Dispatcher:
         self._clock = clock
         self._stop = Event()
         self._under_way = Group()
-        self.sent = 0
+        self._begun: set[str] = set()
 
     def run(self, start_ns: int) -> None:
         """Send everything, offsets counting from ``start_ns``, and wait for all answers; returns early when stopped.
@@ -55,7 +55,6 @@ class Dispatcher:
             if self._stop.is_set():
                 break
             self._under_way.spawn(self._one, request, due_ns)
-            self.sent += 1
         self._under_way.join()
 
     def stop(self) -> None:
@@ -64,9 +63,16 @@ class Dispatcher:
         self._under_way.kill(Interrupted("the run was stopped"), timeout=STOP_WAIT_S)
 
     @property
+    def sent(self) -> int:
+        """How many requests were sent. One whose greenlet was stopped before it ran was not, and nobody tells of it."""
+        return len(self._begun)
+
+    @property
     def unsent(self) -> list[str]:
         """Ids of requests that were not sent (yet)."""
-        return [request.request_id for request in self._workload.requests[self.sent :]]
+        ids = (request.request_id for request in self._workload.requests)
+        return [request_id for request_id in ids if request_id not in self._begun]
 
     def _one(self, request: ScheduledRequest, due_ns: int) -> None:
+        self._begun.add(request.request_id)
         self._done(self._send(request, due_ns))
