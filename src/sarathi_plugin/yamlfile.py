@@ -1,13 +1,20 @@
-"""YAML as files of ours may be: what PyYAML's safe loader takes, less what it would get wrong without a word."""
+"""YAML as files of ours may be: what PyYAML's safe loader takes, less what it would get wrong without a word.
+
+An exponent needs neither point nor sign: ``1e3`` is a number, as in YAML 1.2; PyYAML's YAML 1.1 reads it as text.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+FLOAT = "tag:yaml.org,2002:float"
+EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""Floats with an exponent (YAML 1.2, core schema, 10.3.2)."""
 MERGE = "tag:yaml.org,2002:merge"
 VALUE_ERRORS = (ValueError, ArithmeticError, LookupError, AttributeError)
 """What PyYAML's constructors raise for a value that only looks like one of its type, such as the date 2020-13-45."""
@@ -57,6 +64,14 @@ class Loader(yaml.SafeLoader):
             ) from error
 
 
+class Dumper(yaml.SafeDumper):
+    """Quotes text that ``Loader`` would read as a number."""
+
+
+for _end in (Loader, Dumper):
+    _end.add_implicit_resolver(FLOAT, EXPONENT, list("-+.0123456789"))
+
+
 def parse(text: str) -> Any:
     """The value of a YAML document. Raises YAMLError, and RecursionError for what is nested too deeply."""
     loader = Loader(text)
@@ -64,3 +79,9 @@ def parse(text: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def dump(value: Any, **style: Any) -> str:
+    """A YAML document that ``parse`` reads as the same value. style: as ``yaml.dump`` takes it. Raises YAMLError."""
+    text: str = yaml.dump(value, Dumper=Dumper, **style)
+    return text

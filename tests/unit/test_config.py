@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sarathi_plugin import yamlfile
 from sarathi_plugin.config import (
     BUILTIN_CLASSES,
     CURVES,
@@ -209,6 +210,23 @@ def test_whole_numbers_are_numbers(tmp_path: Path):
     settings = make_settings(write(tmp_path, "tbt_ms: 5\ncurve_targets_ms: [25, 50.5]"))
     assert (settings.tbt_ms, settings.curve_targets_ms) == (5.0, [25.0, 50.5])
     assert Settings.decode(settings.encode()) == settings
+
+
+@pytest.mark.parametrize("text", ["1e3", "1E3", "1.5e3", "+.5e3", "-1.e3", "1e-3", "1E+3", "1.0e+3"])
+def test_exponents_need_neither_point_nor_sign(tmp_path: Path, text: str):
+    (value,) = load_yaml(write(tmp_path, f"tbt_ms: {text}")).values()
+    assert (type(value), value) == (float, float(text))
+
+
+@pytest.mark.parametrize("text", ["'1e3'", "1e", "e3", "1e3s", "1e3.5", "1e3_0", "1 e3", ".e3", "--1e3"])
+def test_what_is_no_number_stays_text(tmp_path: Path, text: str):
+    assert load_yaml(write(tmp_path, f"tbt_ms: {text}")) == {"tbt_ms": text.strip("'")}
+    assert "tbt_ms: Input should be a valid number" in refused(write(tmp_path, f"tbt_ms: {text}"))
+
+
+def test_written_values_are_read_as_they_were():
+    values = {"1e3": ["1e3", 1e3, 1e-7, "2E-4", "12", 12, "1.5", "text"]}
+    assert yamlfile.parse(yamlfile.dump(values)) == values
 
 
 def test_a_setting_that_cannot_travel_is_refused():

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.demo.models import cache_folder, smollm2_model, tiny_model
 from sarathi_plugin.evaluate import metrics
@@ -22,6 +20,7 @@ from sarathi_plugin.load.machine import kept_to
 from sarathi_plugin.load.server import ServerError, ServerSpec, answers, serve, tail
 from sarathi_plugin.telemetry.recording import Recording, read_recording
 from sarathi_plugin.workload.synthetic import workload_of
+from sarathi_plugin.yamlfile import dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +134,7 @@ class LiveRunner:
             folder.mkdir(exist_ok=True)
             if not arm.stock:
                 config = folder / f"{arm.name}.yaml"
-                config.write_text(yaml.safe_dump(arm.engine.sarathi, sort_keys=True), encoding="utf-8")
+                config.write_text(dump(arm.engine.sarathi, sort_keys=True), encoding="utf-8")
                 more = ["--scheduler", arm.engine.scheduler, "--sarathi-config", str(config.resolve())]
         if recording is not None:
             more += ["--sarathi-record", str(recording)]

@@ -7,10 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sarathi_plugin.evaluate.document import Section, Table
 from sarathi_plugin.evaluate.metrics import CAPACITY, METRICS
+from sarathi_plugin.yamlfile import dump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -232,7 +231,7 @@ def _short(name: str) -> str:
 
 def _settings(found: Mapping[str, Any], *but: str) -> str:
     """In one line, as YAML has them; without those of some names."""
-    return yaml.safe_dump(
+    return dump(
         {key: value for key, value in found.items() if key not in but},
         default_flow_style=True, sort_keys=False, width=math.inf,
     ).strip()[1:-1]  # fmt: skip

@@ -22,7 +22,7 @@ LONGEST_S = 30 * 86_400.0
 MOST_REQUESTS = 10_000_000
 """All of them are drawn before the run, and lie in memory."""
 BURSTY = 3.0
-_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>s|m|h|)")
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?([eE][-+]?\d+)?)(?P<unit>s|m|h|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 

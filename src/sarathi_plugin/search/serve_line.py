@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.search.space import STOCK
+from sarathi_plugin.yamlfile import dump
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,4 +82,4 @@ def serve_line(model: str, words: Sequence[str]) -> str:
 
 def settings_text(settings: dict[str, Any]) -> str:
     """The settings file."""
-    return yaml.safe_dump(settings, sort_keys=True)
+    return dump(settings, sort_keys=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
 from sarathi_plugin.simulate.spec import EngineSpec, with_setting
+from sarathi_plugin.yamlfile import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +48,8 @@ def _axis(text: str) -> list[tuple[str, Any]]:
     found = []
     for word in values.split(","):
         try:
-            found.append((key, yaml.safe_load(word)))
-        except (yaml.YAMLError, ValueError) as error:
+            found.append((key, parse(word)))
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(
                 f"--sweep {text}: {word!r} is not valid YAML; values are single ones, parted by commas."
             ) from error

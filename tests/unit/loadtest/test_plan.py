@@ -10,7 +10,7 @@ from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.dispatch import dispatch_lag_ns
 from sarathi_plugin.loadtest.assignment import Assignment
-from sarathi_plugin.loadtest.plan import Amount, check_fits, schedule, share_of, to_rows
+from sarathi_plugin.loadtest.plan import Amount, check_fits, duration_s, schedule, share_of, to_rows
 from sarathi_plugin.loadtest.setup import Setup, Wanted, prepare
 from sarathi_plugin.loadtest.target import Served
 from sarathi_plugin.workload.spec import WorkloadSpec
@@ -101,6 +101,17 @@ def test_intended_times_are_those_of_the_process():
 def test_bad_amounts(spec, amount, words):
     with pytest.raises(ConfigError, match=words):
         schedule(spec, amount, 0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1e3", 1000), ("1.5E1m", 900), ("5e-1h", 1800), ("90s", 90)])
+def test_durations_take_exponents(text, seconds):
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["1e", "e3s", "1e400", "1e-400", "-1e3"])
+def test_bad_durations(text):
+    with pytest.raises(ConfigError, match="--duration takes"):
+        duration_s(text)
 
 
 def test_requests_longer_than_the_model_are_refused_with_a_way_out():

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
 from sarathi_plugin.simulate.spec import EngineSpec, Speculation, default_batched_tokens, with_setting
+from sarathi_plugin.simulate.variants import variants
 from sarathi_plugin.steptime.profile import StepTimeProfile, read_profile
 
 
@@ -223,3 +224,8 @@ def test_settings_that_are_none_are_refused_and_missing_ones_are_no_hindrance():
     assert with_setting({"sarathi": None}, "sarathi.slo", "gap") == {"sarathi": {"slo": "gap"}}
     with pytest.raises(ConfigError, match=re.escape("sarathi holds settings (KEY: VALUE), not 'gap'.")):
         with_setting({"sarathi": "gap"}, "sarathi.slo", "gap")
+
+
+def test_a_sweep_reads_numbers_as_a_file_does():
+    found = variants({"scheduler": "sarathi"}, ["sarathi.tbt_ms=1e2,5E-1,.25"], "engine")
+    assert [engine.settings().tbt_ms for _, engine in found] == [100, 0.5, 0.25]
