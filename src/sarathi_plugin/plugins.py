@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 
@@ -13,7 +13,8 @@ from sarathi_plugin import hookspecs
 from sarathi_plugin.config import BUILTIN_CLASSES, ConfigError, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.metadata import EntryPoint
 
     from sarathi_plugin.core import SloClass, StepTimeModel
     from sarathi_plugin.policies.base import Policy
@@ -36,15 +37,39 @@ def builtin_plugins() -> list[tuple[str, Any]]:
 
 
 def find_entry_points() -> dict[str, Any]:
-    """Installed third-party plugins by name, not yet imported."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    """Installed third-party plugins by name, not yet imported.
+
+    A name that packages give to different things is there as ``Disputed``, which says so only to who asks for it.
+    """
+    found: dict[str, Any] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, {})[point.value] = point
+    return {
+        name: next(iter(points.values())) if len(points) == 1 else Disputed(list(points.values()))
+        for name, points in found.items()
+    }
+
+
+class Disputed:
+    """In place of the entry points of several packages that share a name: nobody knows which is meant."""
+
+    def __init__(self, points: Sequence[EntryPoint]) -> None:
+        self._name = points[0].name
+        self._owners = [repr(point.dist.name if point.dist else point.value) for point in points]
+
+    def load(self) -> NoReturn:
+        """Raises ConfigError."""
+        owners = " and ".join(self._owners)
+        raise ConfigError(
+            f"The packages {owners} each have a plugin named {self._name!r}; uninstall the one not meant."
+        )
 
 
 def build_plugin_manager(names: Iterable[str] = ()) -> pluggy.PluginManager:
     """A manager with our own plugins and the named third-party ones, every hook checked.
 
-    Raises ConfigError when a plugin is not installed, fails to import, implements an unknown hook, or has a hook
-    with wrong arguments.
+    Raises ConfigError when a plugin is not installed or shares its name with one of another package, fails to import,
+    implements an unknown hook, or has a hook with wrong arguments.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -61,6 +86,8 @@ def build_plugin_manager(names: Iterable[str] = ()) -> pluggy.PluginManager:
             )
         try:
             plugin = known[name].load()
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"The plugin {name!r} failed to import: {type(error).__name__}: {error}; fix or remove it."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import types
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,8 +43,10 @@ class Third(Policy):
 class EntryPoint:
     """What ``importlib.metadata`` gives; counts how often it is loaded."""
 
-    def __init__(self, name: str, load: Callable[[], object]) -> None:
+    def __init__(self, name: str, load: Callable[[], object], package: str = "somebodys") -> None:
         self.name = name
+        self.value = f"{package}_plugin"
+        self.dist = SimpleNamespace(name=package)
         self.loads = 0
         self._load = load
 
@@ -187,6 +190,42 @@ def test_entry_points_are_those_of_our_group_and_not_yet_imported(monkeypatch: p
     assert plugins.find_entry_points() == {"third": point}
     assert groups == ["sarathi_plugin"]
     assert point.loads == 0
+
+
+@pytest.fixture
+def disputed(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """Two packages with a plugin ``third`` each, and a third package with one of another name."""
+    fair, fairest = (offering("register_policies", name, Third) for name in ("fair", "fairest"))
+    points = [
+        EntryPoint("third", lambda: fair, "theirs"),
+        EntryPoint("third", lambda: fair, "others"),
+        EntryPoint("fourth", lambda: fairest),
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
+    return points
+
+
+TWO_NAMED_THIRD = (
+    "The packages 'theirs' and 'others' each have a plugin named 'third'; uninstall the one not meant."
+)
+
+
+def test_a_plugin_that_two_packages_have_is_refused_naming_both(disputed: list[EntryPoint]):
+    assert refused(lambda: build("third")) == TWO_NAMED_THIRD
+    assert [point.loads for point in disputed] == [0, 0, 0]
+
+
+def test_a_plugin_that_two_packages_have_is_in_nobodys_way(disputed: list[EntryPoint]):
+    assert plugins.manager_for(Settings(scheduler="fairest")).has_plugin("fourth")
+    assert build("fourth").has_plugin("fourth")
+    assert TWO_NAMED_THIRD in refused(lambda: plugins.manager_for(Settings(scheduler="fair")))
+    assert [point.loads for point in disputed] == [0, 0, 3]
+
+
+def test_one_plugin_that_two_packages_name_alike_is_no_dispute(monkeypatch: pytest.MonkeyPatch):
+    same = [EntryPoint("third", plugin), EntryPoint("third", plugin)]
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: same)
+    assert build("third").has_plugin("third")
 
 
 # -- policies by name --------------------------------------------------------------------------------------------
