@@ -35,6 +35,7 @@ from sarathi_plugin.load.curve import curve_lengths, measure_curve, probe
 from sarathi_plugin.load.dispatch import run_open_loop
 from sarathi_plugin.load.machine import hardware
 from sarathi_plugin.load.server import serve
+from sarathi_plugin.search.attempts import answered
 from sarathi_plugin.search.capacity_command import Task, Wanted
 from sarathi_plugin.search.criteria import Sarathi
 from sarathi_plugin.search.live import endpoint_of
@@ -172,7 +173,7 @@ def search(
         promise=Promise(prefill_curve=str(curve)),
     )
     more = ("--sarathi-token-budget", str(machine["budgets"][objective])) if arm == OURS else ()
-    (found,) = started(task, say=say, more=more)
+    (found,), _ = answered(started(task, say=say, more=more))
     return {"traffic": traffic, "objective": objective, "arm": arm, "tbt_s": limit_s, **found}
 
 

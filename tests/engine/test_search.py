@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import warnings
 from pathlib import Path
@@ -339,6 +340,32 @@ def test_a_policy_that_fails_has_no_capacity(tmp_path: Path, machine: str, monke
     row = run_trial(Trial(config=config, wanted=search_file(tmp_path, machine)))
     assert row["hopeless"]
     assert row["reason"].startswith("The policy 'vllm' failed at 3 of ")
+
+
+FAILED = r"failed at 3 of \d+ steps \(ZeroDivisionError: division by zero\); nothing of such a run is the policy's\."
+
+
+@pytest.mark.parametrize("asked", [(), ("--replicas-for", "1")], ids=["capacity", "replicas"])
+def test_a_policy_that_fails_takes_nothing_from_the_others(
+    tmp_path: Path, machine: str, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+):
+    monkeypatch.setattr(Stock, "plan", lambda _self, _view: 1 / 0)
+    workload, out = tmp_path / "workload.yaml", tmp_path / "answer.json"
+    workload.write_text("kind: sharegpt-like\nprompt_scale: 0.2\noutput_scale: 0.1\n")
+    words = [
+        "capacity", machine, "--workload", str(workload), "--scheduler", "vllm,stock", "--requests", "10", "--repeats",
+        "2", "--resolution", "0.5", "--workers", "1", "--out", str(out), *asked,
+    ]  # fmt: skip
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 2
+    assert result.stdout.startswith("stock: ")
+    assert "vllm: " not in result.stdout
+    assert re.fullmatch(f"vllm: The policy 'vllm' {FAILED}", result.stderr.splitlines()[-1])
+    kept = json.loads(out.read_text())
+    assert [one["label"] for one in kept["results"]] == ["stock"]
+    ((name, reason),) = (one.values() for one in kept["failed"])
+    assert name == "vllm"
+    assert re.fullmatch(f"The policy 'vllm' {FAILED}", reason)
 
 
 def test_an_answer_that_cannot_be_kept_is_still_told(

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sarathi_plugin import cli
+from sarathi_plugin.policies.orca import Orca
 from sarathi_plugin.steptime.profile import shipped_profiles
 from sarathi_plugin.telemetry import parquet
 
@@ -182,6 +183,19 @@ def test_bad_input_of_a_simulation_is_one_sentence_and_2(
     assert result.stderr.count("\n") == 1
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.vllm
+def test_a_variant_that_fails_takes_nothing_from_the_others(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Orca, "plan", lambda _self, _view: 1 / 0)
+    result = run(*CHATS, "--sweep", "scheduler=orca,stock", "--workers", "1")
+    assert [line.split()[0] for line in result.stdout.splitlines()[-2:]] == ["fluid", "scheduler=stock"]
+    assert "/2 scheduler=orca: failed\n" in result.stdout
+    assert result.stderr.startswith("scheduler=orca: The policy 'orca' failed at 3 of ")
+    assert result.exit_code == 2
+    assert {path.name for path in (tmp_path / "sarathi-simulation").iterdir()} == {"01"}
 
 
 @pytest.mark.vllm

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain, load_yaml
 from sarathi_plugin.outputs import check_file, writing
+from sarathi_plugin.search.attempts import answered, raise_first
 from sarathi_plugin.search.criteria import make_criterion
 from sarathi_plugin.search.promise import Promise
 from sarathi_plugin.workload.spec import load_workload
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from sarathi_plugin.search.attempts import Answer
     from sarathi_plugin.search.criteria import Criterion
     from sarathi_plugin.search.repeats import Repeated
     from sarathi_plugin.workload.spec import WorkloadSpec
@@ -148,18 +150,19 @@ def command(
 ) -> None:
     """Search and report. say: progress; write: the answer; quiet: called before vLLM is imported.
 
-    Raises ConfigError for bad input, ServerError when a server fails.
+    Raises ConfigError for bad input and policies that fail, ServerError when a server fails; after the answer about
+    the other schedulers, if there is one.
     """
     task = read_task(wanted)
     check(task)
     if is_url(wanted.where):
         from sarathi_plugin.search.live_capacity import running
 
-        results = running(task, say=say)
+        answers: list[Answer] = [running(task, say=say)]
     elif is_server_file(wanted.where):
         from sarathi_plugin.search.live_capacity import started
 
-        results = started(task, say=say)
+        answers = started(task, say=say)
     else:
         from sarathi_plugin.steptime.profile import read_profile
 
@@ -167,13 +170,15 @@ def command(
         quiet()
         from sarathi_plugin.search.simulated_capacity import replicas_needed, simulated
 
-        results = replicas_needed(task, say=say) if wanted.replicas_for else simulated(task, say=say)
-    report = describe(task) | {"results": results}
+        answers = replicas_needed(task, say=say) if wanted.replicas_for else simulated(task, say=say)
+    results, failed = answered(answers)
+    report = describe(task) | {"results": results, "failed": [one.as_data() for one in failed]}
     text = json.dumps(report, indent=1)
     write(text if wanted.as_json else "\n".join(lines_of(report)))
     if wanted.out is not None:
         with writing(wanted.out):
             wanted.out.write_text(text + "\n", encoding="utf-8")
+    raise_first(failed)
 
 
 def describe(task: Task) -> dict[str, Any]:

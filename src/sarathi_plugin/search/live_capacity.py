@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from sarathi_plugin.config import ConfigError, Strict, explain, load_yaml
 from sarathi_plugin.load.server import ServerSpec, serve
+from sarathi_plugin.search.attempts import Answer, Failed, attempt
 from sarathi_plugin.search.capacity_command import result_of, schedulers_of
 from sarathi_plugin.search.figures import etalon_of, figures_of
 from sarathi_plugin.search.live import LiveJudge, endpoint_of
@@ -48,25 +49,37 @@ def read_server(path: str) -> ServerFile:
         raise ConfigError(explain(error, path)) from error
 
 
-def running(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Capacity of the server at a URL."""
-    return [measure(task, task.wanted.where, task.wanted.where, say=say)]
+def running(task: Task, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Capacity of the server at a URL. Raises ConfigError, ServerError."""
+    return measure(task, task.wanted.where, task.wanted.where, say=say)
 
 
-def started(task: Task, *, say: Callable[[str], None], more: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Capacity of a server with each of the schedulers, started one after another; more: arguments of all."""
+def started(task: Task, *, say: Callable[[str], None], more: tuple[str, ...] = ()) -> list[Answer]:
+    """Capacity of a server with each of the schedulers, started one after another; more: arguments of all.
+
+    Raises ConfigError for a bad file.
+    """
     server = read_server(task.wanted.where)
-    names = schedulers_of(task) if task.wanted.schedulers else []
-    results = []
-    for name in [name or "" for name in names] or [""]:
-        chosen = () if name in ("", "stock") else ("--scheduler", name)
-        if chosen and "--scheduler" in server.args:
-            raise ConfigError(f"{task.wanted.where} names a scheduler already; leave --scheduler out.")
+    names = [name or "" for name in schedulers_of(task)] if task.wanted.schedulers else [""]
+    if "--scheduler" in server.args and any(_flags(name) for name in names):
+        raise ConfigError(f"{task.wanted.where} names a scheduler already; leave --scheduler out.")
+
+    def measured(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="sarathi-capacity-") as folder:
-            say(f"starting {server.model} {' '.join(chosen)}".rstrip())
-            with serve(server.spec(Path(folder) / "server.log", (*chosen, *more))) as up:
-                results.append(measure(task, name or server.model, up.url, say=say))
-    return results
+            say(f"starting {server.model} {' '.join(_flags(name))}".rstrip())
+            with serve(server.spec(Path(folder) / "server.log", (*_flags(name), *more))) as up:
+                return measure(task, name or server.model, up.url, say=say)
+
+    answers: list[Answer] = []
+    for name in names:
+        answer = attempt((measured, name))
+        answers.append(answer if isinstance(answer, dict) else Failed(name or server.model, answer))
+    return answers
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    """How a server is told its scheduler."""
+    return () if name in ("", "stock") else ("--scheduler", name)
 
 
 def measure(task: Task, label: str, url: str, *, say: Callable[[str], None]) -> dict[str, Any]:

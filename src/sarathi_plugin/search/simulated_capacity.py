@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
+from sarathi_plugin.search.attempts import Answer, Failed, attempt
 from sarathi_plugin.search.capacity_command import result_of, schedulers_of
 from sarathi_plugin.search.deployment import Deployment, Traffic, check_policy, first_guess
 from sarathi_plugin.search.figures import etalon_of, figures_of
@@ -20,13 +21,17 @@ from sarathi_plugin.simulate.spec import EngineSpec
 from sarathi_plugin.simulate.sweep import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
+    from sarathi_plugin.load.server import ServerError
     from sarathi_plugin.search.capacity import Capacity, Verdict
-    from sarathi_plugin.search.capacity_command import Task
+    from sarathi_plugin.search.capacity_command import Task, Wanted
     from sarathi_plugin.search.criteria import Criterion
     from sarathi_plugin.simulate.run import SimulationResult
     from sarathi_plugin.workload.trace import Trace
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 LEAST_S = 120.0
 """A number of replicas is tried with at least so many seconds of traffic: a short burst would fit into few."""
@@ -107,7 +112,7 @@ def deployments_of(task: Task) -> list[tuple[str, Deployment]]:
     return found
 
 
-def simulated(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def simulated(task: Task, *, say: Callable[[str], None]) -> list[Answer]:
     """Capacity of every scheduler, repeats and schedulers side by side on all cores."""
     wanted = task.wanted
     traffic = Traffic(task.workload, task.requests)
@@ -131,16 +136,18 @@ def simulated(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]
         )  # bad input is told before it runs
         say(f"{label}: {wanted.repeats} searches of {traffic.requests or 'all'} requests a run")
     found: dict[tuple[str, int], Found] = {}
-    for done, (job, result) in enumerate(
-        sweep(run_search, jobs, workers=wanted.workers, ray_address=wanted.ray_address), 1
-    ):
-        found[job.label, job.seed] = result
-        say(
-            f"{done}/{len(jobs)} {job.label}, seed {job.seed}: {result.capacity.text}, limit: "
-            f"{result.capacity.limit or 'none met'}"
-        )
+    failed: dict[str, Failed] = {}
+    for done, (job, result) in enumerate(_attempts(run_search, jobs, wanted), 1):
+        if isinstance(result, Found):
+            found[job.label, job.seed] = result
+            text = f"{result.capacity.text}, limit: {result.capacity.limit or 'none met'}"
+        else:
+            failed.setdefault(job.label, Failed(job.label, result))
+            text = "failed"
+        say(f"{done}/{len(jobs)} {job.label}, seed {job.seed}: {text}")
     return [
-        result_of(
+        failed.get(label)
+        or result_of(
             label,
             Repeated(tuple(found[label, seed].capacity for seed in task.seeds), wanted.resolution),
             found[label, task.seeds[0]].figures,
@@ -150,6 +157,15 @@ def simulated(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]
         )
         for label, deployment in deployments
     ]
+
+
+def _attempts(
+    work: Callable[[Job], Result], jobs: Sequence[Job], wanted: Wanted
+) -> Iterator[tuple[Job, Result | ConfigError | ServerError]]:
+    """(job, its result or failure), as they finish."""
+    pairs = [(work, job) for job in jobs]
+    for (_, job), result in sweep(attempt, pairs, workers=wanted.workers, ray_address=wanted.ray_address):
+        yield job, result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +211,7 @@ def size(sizing: Sizing) -> dict[str, Any]:
     }
 
 
-def replicas_needed(task: Task, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def replicas_needed(task: Task, *, say: Callable[[str], None]) -> list[Answer]:
     """How many replicas the load needs, for every scheduler."""
     wanted = task.wanted
     rate = None
@@ -225,8 +241,8 @@ def replicas_needed(task: Task, *, say: Callable[[str], None]) -> list[dict[str,
     for job in jobs:
         job.deployment.simulation(traffic.at(rate, wanted.seed), wanted.seed)
     say(f"{len(jobs[0].traffic.at(rate, wanted.seed).requests)} requests a run")
-    rows = {
-        job.label: row
-        for job, row in sweep(size, jobs, workers=wanted.workers, ray_address=wanted.ray_address)
+    rows: dict[str, Answer] = {
+        job.label: row if isinstance(row, dict) else Failed(job.label, row)
+        for job, row in _attempts(size, jobs, wanted)
     }
     return [rows[job.label] for job in jobs]

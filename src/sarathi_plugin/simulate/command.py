@@ -86,25 +86,36 @@ def command(wanted: Wanted, *, say: Callable[[str], None]) -> None:
         )
         jobs.append((label, wanted.out / f"{number:02d}", simulation))
     say(f"{len(trace.requests)} requests at {trace.rate:.3g}/s on {profile.name}, {len(jobs)} variants")
-    rows = {}
+    rows, failed, lost = {}, [], []
     for done, (job, row) in enumerate(
         sweep(_one, jobs, workers=wanted.workers, ray_address=wanted.ray_address), 1
     ):
+        if isinstance(row, ConfigError):
+            failed.append(str(row) if len(jobs) == 1 else f"{job[0]}: {row}")
+            say(f"{done}/{len(jobs)} {job[0]}: failed")
+            continue
         rows[job[0]] = row
+        lost += [row["lost"]] if row["lost"] else []
         say(f"{done}/{len(jobs)} {job[0]}: {row['x_real']:.0f} times real time, in {job[1]}")
-    for line in table({label: rows[label] for label, _, _ in jobs}):
+    for line in table({label: rows[label] for label, _, _ in jobs if label in rows}) if rows else ():
         say(line)
-    if lost := [row["lost"] for row in rows.values() if row["lost"]]:
-        raise ConfigError(lost[0])
+    if failed or lost:
+        raise ConfigError("\n".join([*failed, *lost[:1]]))
 
 
-def _one(job: tuple[str, Path, Simulation]) -> dict[str, Any]:
-    """Simulate one variant and write its folder; returns its row, with what could not be written under ``lost``."""
+def _one(job: tuple[str, Path, Simulation]) -> dict[str, Any] | ConfigError:
+    """Simulate one variant and write its folder; returns its row, with what could not be written under ``lost``.
+
+    A variant whose simulation fails gives the failure: it takes nothing from the others.
+    """
     import time
 
     label, folder, simulation = job
     begin = time.monotonic()
-    result = simulate(simulation)
+    try:
+        result = simulate(simulation)
+    except ConfigError as error:
+        return error
     took = time.monotonic() - begin
     row = row_of(result)
     lost = ""
