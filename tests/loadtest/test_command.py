@@ -164,7 +164,7 @@ def test_figures_are_said_though_they_cannot_be_written(scripted, loadtest, work
     run = loadtest(scripted().url, "--workload", workload_file, "--rate", "20", "--requests", "5")
     assert run.code == 2, run.output
     assert "fluid" in run.output
-    assert f"Cannot write to {run.out}: Is a directory." in run.output
+    assert f"Cannot write {run.out}: Is a directory; choose another --out." in run.output
     assert "report.html" not in run.output
     assert "Traceback" not in run.output
 

@@ -67,7 +67,7 @@ def test_figures_are_said_though_they_cannot_be_written(scripted, locust, worklo
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert "fluid" in output
-    assert f"Cannot write to {tmp_path / 'out'}: Is a directory." in output
+    assert f"Cannot write {tmp_path / 'out'}: Is a directory; choose another --out." in output
     assert "report.html" not in output
 
 

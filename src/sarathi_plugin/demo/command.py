@@ -7,12 +7,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from sarathi_plugin.config import ConfigError
 from sarathi_plugin.demo import models, picture, report
 from sarathi_plugin.demo.arms import sarathi_arm
 from sarathi_plugin.demo.console import Screen
 from sarathi_plugin.demo.run import Demo, MakeArm
 from sarathi_plugin.demo.scenario import FAST, REAL
+from sarathi_plugin.outputs import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def demo(*, fast: bool, out: Path, seed: int, second: MakeArm = sarathi_arm) -> 
     importlib.import_module("matplotlib")  # what is missing is to be missed now, not after ten minutes
 
     began_s = time.monotonic()
-    _make_folder(out)
+    make_folder(out)
     # Plain signals would end us without stopping the servers.
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -46,16 +46,6 @@ def demo(*, fast: bool, out: Path, seed: int, second: MakeArm = sarathi_arm) -> 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
 
 
 def _leave(signum: int, _frame: FrameType | None) -> NoReturn:

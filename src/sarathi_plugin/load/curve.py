@@ -17,6 +17,7 @@ from sarathi_plugin.deadlines import PrefillCurve
 from sarathi_plugin.load.client import Endpoint, StreamingClient
 from sarathi_plugin.load.server import ServerError
 from sarathi_plugin.load.targets import Targets
+from sarathi_plugin.outputs import writing
 from sarathi_plugin.workload.model import ScheduledRequest
 from sarathi_plugin.workload.synthetic import random_prompt
 
@@ -138,10 +139,8 @@ def measure_curve(
 
 def write_curve(path: Path, curve: CurveFile) -> None:
     """Write a curve file. Raises ConfigError when the path cannot be written."""
-    try:
+    with writing(path):
         path.write_text(json.dumps(curve.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def served_model(url: str) -> tuple[str, int]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import locust  # noqa: F401  (first: it makes sockets cooperative, before anything opens one)
 
 from sarathi_plugin.loadtest.console import Display, closing
-from sarathi_plugin.loadtest.course import make_folder, write
+from sarathi_plugin.loadtest.course import write
 from sarathi_plugin.loadtest.live import Live
 from sarathi_plugin.loadtest.metrics import serve_metrics
 from sarathi_plugin.loadtest.result import parse_thresholds
 from sarathi_plugin.loadtest.runner import run
 from sarathi_plugin.loadtest.setup import Setup, Wanted, prepare
+from sarathi_plugin.outputs import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from sarathi_plugin.config import ConfigError
 from sarathi_plugin.loadtest.report import report
 from sarathi_plugin.loadtest.result import Result, conclude
+from sarathi_plugin.outputs import writing
 from sarathi_plugin.telemetry.parquet import write_timelines
 
 if TYPE_CHECKING:
@@ -58,24 +57,9 @@ def sum_up(master: Master, thresholds: Sequence[Threshold]) -> Result:
     )
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder for results, and write to it, before anything is sent. Raises ConfigError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"Cannot make the folder {out}: {error.strerror or error}.") from error
-    try:
-        with tempfile.NamedTemporaryFile(dir=out) as file:
-            file.write(b"?")
-    except OSError as error:
-        raise ConfigError(f"Cannot write to {out}: {error.strerror or error}.") from error
-
-
 def write(out: Path, result: Result, course: Sequence[Point]) -> None:
     """Leave report.html, summary.json and timelines.parquet in a folder. Raises ConfigError when it cannot."""
-    try:
+    with writing(out):
         write_timelines(out / "timelines.parquet", result.timelines)
         (out / "summary.json").write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
         (out / "report.html").write_text(report(result, course), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Cannot write to {out}: {error.strerror or error}.") from error

@@ -18,7 +18,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.loadtest.console import closing
-from sarathi_plugin.loadtest.course import follow, make_folder, sum_up, write
+from sarathi_plugin.loadtest.course import follow, sum_up, write
 from sarathi_plugin.loadtest.live import Live
 from sarathi_plugin.loadtest.master import Master
 from sarathi_plugin.loadtest.metrics import serve_metrics
@@ -27,6 +27,7 @@ from sarathi_plugin.loadtest.result import parse_thresholds
 from sarathi_plugin.loadtest.setup import prepare
 from sarathi_plugin.loadtest.webtab import attach_tab, check_port
 from sarathi_plugin.loadtest.worker import Worker
+from sarathi_plugin.outputs import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

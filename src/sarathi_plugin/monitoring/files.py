@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.config import ConfigError
+from sarathi_plugin.outputs import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +36,9 @@ def dashboards() -> dict[str, dict[str, Any]]:
 def export(out: Path, say: Callable[[str], None]) -> None:
     """Copy everything but the rules' tests. Raises ConfigError."""
     source = folder()
-    try:
+    with writing(out, "choose another folder"):
         if out.exists() and any(out.iterdir()):
             raise ConfigError(f"{out} is not empty: name a folder that is, or that does not exist.")
         shutil.copytree(source, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tests"))
-    except OSError as error:
-        raise ConfigError(f"Cannot write {out}: {error.strerror or error}.") from error
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         say(f"wrote {path}")

@@ -10,6 +10,7 @@ from sarathi_plugin.config import ConfigError
 from sarathi_plugin.monitoring import expand, picture
 from sarathi_plugin.monitoring.files import dashboards
 from sarathi_plugin.monitoring.prom import Prometheus, Series
+from sarathi_plugin.outputs import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,14 +47,12 @@ def preview(
         raise ConfigError(
             f"No dashboard has a variable {unknown[0]!r}; there are {', '.join(sorted(known))}."
         )
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for name, board in boards.items():
             path = out / f"{name}.png"
             draw(prometheus, board, window, chosen, path)
             say(f"wrote {path}")
-    except OSError as error:
-        raise ConfigError(f"Cannot write to {out}: {error.strerror or error}.") from error
 
 
 def assignments(given: Iterable[str]) -> dict[str, str]:

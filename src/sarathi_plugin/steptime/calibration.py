@@ -13,6 +13,7 @@ import numpy as np
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import NS_PER_MS
+from sarathi_plugin.outputs import writing
 from sarathi_plugin.steptime.machine import ProfileModel
 
 if TYPE_CHECKING:
@@ -246,10 +247,8 @@ def write_report(report: FitReport, folder: Path) -> list[Path]:
     from sarathi_plugin.steptime.calibration_picture import draw
 
     text, picture = folder / "calibration.txt", folder / "calibration.png"
-    try:
+    with writing(folder, "choose another --report"):
         folder.mkdir(parents=True, exist_ok=True)
         text.write_text(report_text(report), encoding="utf-8")
         draw(report, picture)
-    except OSError as error:
-        raise ConfigError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
     return [text, picture]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
-from sarathi_plugin.outputs import spare
+from sarathi_plugin.outputs import spare, writing
 from sarathi_plugin.steptime.profile import ModelFacts, save_profile
 from sarathi_plugin.steptime.vidur import import_tables
 
@@ -46,8 +46,6 @@ def run(
         tensor_parallel=tensor_parallel,
         all_reduce_csv=all_reduce,
     )
-    try:
+    with writing(out):
         save_profile(profile, out)
-    except OSError as error:
-        raise ConfigError(f"Cannot write {out}: {error.strerror or error}.") from error
     say(f"{out}: {profile.provenance.fitted}; use it with: sarathi simulate WORKLOAD --profile {out}")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sarathi_plugin.config import ConfigError, explain
 from sarathi_plugin.core import NS_PER_S
-from sarathi_plugin.outputs import spare
+from sarathi_plugin.outputs import spare, writing
 from sarathi_plugin.steptime.calibration import FitReport, report_text, write_report
 from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.profile import ModelFacts, StepTimeProfile, save_profile
@@ -46,10 +46,8 @@ def fit(
     for path, run in zip(recordings, runs, strict=True):
         tell_cut_off(path, run, warn)
     profile, found = fit_recordings(runs, name=name or out.stem, hardware=where)
-    try:
+    with writing(out):
         save_profile(profile, out)
-    except OSError as error:
-        raise ConfigError(f"Cannot write {out}: {error.strerror or error}.") from error
     say(report_text(found))
     for path in write_report(found, report) if report is not None else ():
         say(f"wrote {path}")

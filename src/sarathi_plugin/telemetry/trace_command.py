@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.outputs import spare
+from sarathi_plugin.outputs import spare, writing
 from sarathi_plugin.telemetry.chrome_trace import to_trace
 from sarathi_plugin.telemetry.journal import Arrived
 from sarathi_plugin.telemetry.recording import read_recording, tell_cut_off
@@ -33,10 +33,8 @@ def export(
     if not (found.steps or found.timelines):
         raise ConfigError(f"{recording} holds no step and no request: there is nothing to draw.")
     data = json.dumps(to_trace(found), separators=(",", ":")).encode()
-    try:
+    with writing(target):
         target.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
-    except OSError as error:
-        raise ConfigError(f"Cannot write {target}: {error.strerror or error}.") from error
     ended = {timeline.request_id for timeline in found.timelines}
     arrived = {event.request_id for event in found.events if isinstance(event, Arrived)}
     open_ = len(arrived - ended)

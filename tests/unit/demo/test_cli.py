@@ -52,7 +52,10 @@ def test_no_help_holds_what_is_taken_for_markup(command):
     [
         (("profile", "prefill", "nonsense"), "http://HOST:PORT"),
         (("profile", "prefill", "http://127.0.0.1:1"), "No vLLM server answers at http://127.0.0.1:1"),
-        (("demo", "--out", "/proc/nothing", "--fast"), "cannot be written"),
+        (
+            ("demo", "--out", "/proc/nothing", "--fast"),
+            "Cannot write /proc/nothing: No such file or directory; choose ",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_2(arguments, words):

@@ -116,5 +116,5 @@ def test_text_and_picture_are_written(tmp_path: Path, parts: list[tuple[StepShap
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"Cannot write the report to .*file.*: "):
+    with pytest.raises(ConfigError, match=r"^Cannot write .*file.*: .*; choose another --report\.$"):
         write_report(assess(TRUTH, steps((DECODE, 1.0))), tmp_path / "file")

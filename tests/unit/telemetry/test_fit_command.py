@@ -217,7 +217,7 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     source, out = write(tmp_path / "run.jsonl.gz", recording()), tmp_path / "none" / "mine.json"
     with pytest.raises(ConfigError) as caught:
         fit([source], out, name=None, hardware=None, report=None, say=print, warn=print)
-    assert str(caught.value) == f"Cannot write {out}: No such file or directory."
+    assert str(caught.value) == f"Cannot write {out}: No such file or directory; choose another --out."
 
 
 def test_a_recording_is_not_overwritten_by_its_profile(tmp_path: Path):

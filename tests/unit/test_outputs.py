@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.loadtest.course import make_folder
+from sarathi_plugin.outputs import make_folder
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path):
@@ -18,12 +18,12 @@ def test_a_folder_is_made_and_left_empty(tmp_path: Path):
 
 def test_a_file_is_no_folder(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"^Cannot make the folder .*file: File exists\.$"):
+    with pytest.raises(ConfigError, match=r"^Cannot write .*file: File exists; choose another --out\.$"):
         make_folder(tmp_path / "file")
 
 
 def test_a_folder_that_takes_no_file_is_refused():
     if not Path("/proc/self").is_dir():
         pytest.skip("no /proc here")
-    with pytest.raises(ConfigError, match=r"^Cannot write to /proc/self: .+\.$"):
+    with pytest.raises(ConfigError, match=r"^Cannot write /proc/self: .+; choose another --out\.$"):
         make_folder(Path("/proc/self"))
