@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import StepPlan
+from sarathi_plugin.engine.adapt import Adapter
+from sarathi_plugin.engine.tokens import TokenTaker
 from sarathi_plugin.hookspecs import hookimpl
 from sarathi_plugin.policies.base import Policy
 from sarathi_plugin.policies.stock import Stock
@@ -19,6 +22,7 @@ from sarathi_plugin.simulate.disturbance import Disturbance
 from sarathi_plugin.simulate.run import Simulation, simulate
 from sarathi_plugin.simulate.spec import EngineSpec
 from sarathi_plugin.steptime.profile import Residuals
+from sarathi_plugin.telemetry.table import RequestTable
 from sarathi_plugin.workload.trace import Segment, Trace, TraceRequest
 from tests.engine import emulator
 from tests.engine.simulations import MODEL, NOISE, TARGETS, make_profile, make_traffic, run
@@ -392,3 +396,34 @@ def test_a_policy_that_fails_once_in_a_run_that_ends_early_has_no_figures(
     turns = itertools.count()
     with pytest.raises(ConfigError, match=r"failed at 1 of \d+ steps \(KeyError: 'on purpose'\)"):
         simulate(wanted, watch=lambda _book, _entry, _now_ns: next(turns) < 9)
+
+
+LOSING_TRACK = {
+    "a new request": (RequestTable, "add", "tracking a new request"),
+    "a step": (TokenTaker, "take", "measuring a step"),
+    "a step like the last": (TokenTaker, "again", "measuring a step"),
+    "the shape of a step": (Adapter, "shape_of", "recording a scheduled step"),
+    "the shape of a step like the last": (Adapter, "coast", "recording a scheduled step"),
+    "the end of a request": (RequestTable, "remove", "tracking the end of a request"),
+}
+
+
+@pytest.mark.parametrize(("kind", "method", "doing"), LOSING_TRACK.values(), ids=LOSING_TRACK.keys())
+def test_a_run_in_which_we_lost_track_has_no_figures(
+    kind: type, method: str, doing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = getattr(kind, method), itertools.count()
+
+    def fails_once(*arguments: Any, **more: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyError("on purpose")
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(kind, method, fails_once)
+    sentence = re.escape(
+        f"The plugin lost track of the requests ({doing}: KeyError: 'on purpose'); the figures of"
+    )
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        run("vllm", make_traffic(20), replicas=2)
+    assert next(calls) > 2
+    assert "\n" not in str(caught.value)

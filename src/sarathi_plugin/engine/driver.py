@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.core import StepPlan
@@ -28,7 +29,8 @@ STOCK = StepPlan()
 class Driver:
     """One per scheduler; called by it at its four public methods. No method raises.
 
-    failed_steps, last_failure: at how many steps the policy failed, and how it did last.
+    failed_steps, last_failure: at how many steps the policy failed, and how it did last. lost_track: how our own part
+    failed first, empty while it has not.
     """
 
     def __init__(self, scheduler: Any, parts: Parts) -> None:
@@ -43,7 +45,7 @@ class Driver:
         self._live = parts.live
         self._adapter = Adapter(scheduler, parts)
         self._in_flight: dict[int, Planned] = {}
-        self._failures, self.failed_steps, self.last_failure = 0, 0, ""
+        self._failures, self.failed_steps, self.last_failure, self.lost_track = 0, 0, "", ""
         self._complained: set[str] = set()
         self._policy_ns = 0
         self._plan, self._budget, self._fallback = STOCK, 0, False
@@ -201,22 +203,28 @@ class Driver:
 
     def coast_schedule(self, output: Any, free_blocks: int) -> None:
         """One more step is scheduled, with the shape of those before; ``output`` names it until its update."""
-        view = self._adapter.coast(self._clock.monotonic_ns(), free_blocks)
-        shape = view.decode_shape
-        self._in_flight[id(output)] = Planned(
-            view.step, view.now_ns, shape, 0, self._model.predict_ns(shape), self._plan, self._budget, self._limit(),
-            view.running, 0, free_blocks, 0, False,
-        )  # fmt: skip
+        try:
+            view = self._adapter.coast(self._clock.monotonic_ns(), free_blocks)
+            shape = view.decode_shape
+            self._in_flight[id(output)] = Planned(
+                view.step, view.now_ns, shape, 0, self._model.predict_ns(shape), self._plan, self._budget,
+                self._limit(), view.running, 0, free_blocks, 0, False,
+            )  # fmt: skip
+        except Exception:
+            self._failed("recording a scheduled step")
 
     def coast_rename(self, name: Any, output: Any) -> None:
         """The step that ``name`` named goes by ``output`` from now on."""
-        self._in_flight[id(output)] = self._in_flight.pop(id(name))
+        if id(name) in self._in_flight:
+            self._in_flight[id(output)] = self._in_flight.pop(id(name))
 
     def coast_update(self, output: Any) -> None:
         """The step that ``output`` names is done: a token for everybody."""
         now_ns = self._clock.monotonic_ns()
-        planned = self._in_flight.pop(id(output))
-        self._log.step(planned, self._tokens.again(now_ns), now_ns, 0)
+        try:
+            self._log.step(self._in_flight.pop(id(output)), self._tokens.again(now_ns), now_ns, 0)
+        except Exception:
+            self._failed("measuring a step")
         if self._log.due(now_ns):
             self._log.flush()
 
@@ -253,6 +261,8 @@ class Driver:
 
     def _failed(self, doing: str) -> None:
         self._buffer.add("plugin_errors", 1, ("sarathi",))
+        error = sys.exception()
+        self.lost_track = self.lost_track or f"{doing}: {type(error).__name__}: {error}"
         if doing in self._complained:
             return
         self._complained.add(doing)

@@ -15,7 +15,7 @@ from sarathi_plugin.simulate.book import Book, Entry
 from sarathi_plugin.simulate.build import make_scheduler
 from sarathi_plugin.simulate.clock import EPOCH_NS, VirtualClock
 from sarathi_plugin.simulate.device import Device
-from sarathi_plugin.simulate.failures import check_policy
+from sarathi_plugin.simulate.failures import check_policy, check_tracking
 from sarathi_plugin.simulate.forward import Coaster
 from sarathi_plugin.simulate.loop import EngineLoop
 from sarathi_plugin.simulate.requests import RequestFactory
@@ -131,7 +131,9 @@ def simulate(
             engine.loop.watch = partial(_look, watch, engine)
     complete = _drive(wanted, engines, progress)
     result = _result(engines, complete=complete)
-    check_policy(wanted.engine.scheduler, [engine.loop for engine in engines], result.steps)
+    loops = [engine.loop for engine in engines]
+    check_policy(wanted.engine.scheduler, loops, result.steps)
+    check_tracking(loops)
     return result
 
 
