@@ -159,6 +159,17 @@ def test_prompts_of_another_length_refuse_a_run(scripted, loadtest, workload_fil
     assert "5 of 10 prompts did not have the length asked for." in run.summary["invalid"]
 
 
+def test_requests_that_went_out_twice_are_counted(scripted, loadtest, workload_file):
+    server = scripted("--script", "ok,drop,ok", "--interval-ms", "1", "--first-ms", "1")
+    run = loadtest(server.url, "--workload", workload_file, "--rate", "4", "--requests", "8")
+    twice = run.summary["run"]["resent"]
+    assert twice >= 1
+    assert twice == run.summary["run"]["workers"][0]["resent"]
+    assert len(run.timelines) == 8
+    assert f"; {twice} sent twice; " in run.output
+    assert f"0 were not sent, {twice} were sent a second time" in (run.out / "report.html").read_text()
+
+
 def test_figures_are_said_though_they_cannot_be_written(scripted, loadtest, workload_file, tmp_path):
     (tmp_path / "out" / "summary.json").mkdir(parents=True)
     run = loadtest(scripted().url, "--workload", workload_file, "--rate", "20", "--requests", "5")

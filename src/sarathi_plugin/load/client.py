@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import requests
@@ -20,6 +21,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from sarathi_plugin.address import authorization
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.load.failures import root, was_reset
+from sarathi_plugin.load.request_body import request_body
 from sarathi_plugin.load.sse import SseError, SseParser
 from sarathi_plugin.load.stream import CompletionStream, StreamError
 
@@ -85,7 +87,7 @@ class StreamingClient:
     """Sends requests to one endpoint and times every token. Safe to share between threads.
 
     Connections are used again. X-Request-Id ends in the request's id; vLLM takes it up in its own.
-    ``under_way`` holds what waits for its next token.
+    ``under_way`` holds what waits for its next token; ``resent`` counts the requests that went out a second time.
     The API key is read from the environment variable OPENAI_API_KEY and from nowhere else; proxies and netrc files
     of the environment are not used. Raises ConfigError for a key that no header can carry.
     """
@@ -96,6 +98,8 @@ class StreamingClient:
         self.endpoint = endpoint
         self.targets = targets
         self.under_way: dict[str, UnderWay] = {}
+        self.resent = 0
+        self._counting = threading.Lock()
         self._clock = clock
         self._run = secrets.token_hex(4)
         self._idle: deque[tuple[requests.Session, float]] = deque()
@@ -175,6 +179,8 @@ class StreamingClient:
         except _RequestError as failure:
             if not (rested and was_reset(failure)):
                 raise
+            with self._counting:
+                self.resent += 1
             session.close()  # its connections; it makes new ones
             return self._post(session, request)
 
@@ -264,29 +270,3 @@ def check_end(stream: CompletionStream, *, pending: bool) -> None:
         raise _RequestError("error", f"truncated: the stream ended {where} after {tokens} tokens")
     if tokens == 0 and stream.finish_reason != "abort":
         raise _RequestError("error", "empty: the stream ended properly but brought no token")
-
-
-def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """The JSON of one request."""
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.is_chat:
-        body["messages"] = [{"role": role, "content": content} for role, content in request.prompt]  # type: ignore[misc, str-unpack]
-    else:
-        body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-    if endpoint.vllm:
-        body["stream_options"]["continuous_usage_stats"] = True
-        if request.ignore_eos:
-            body["ignore_eos"] = True
-        if request.min_tokens:
-            body["min_tokens"] = request.min_tokens
-        if request.return_ids:
-            body["return_token_ids"] = True
-        if request.slo_class:
-            body["vllm_xargs"] = {"slo_class": request.slo_class}
-    return body

@@ -77,7 +77,7 @@ def closing(result: Result) -> list[str]:
         "time between tokens "
         + _three(f, "tbt")
         + f"; {f['stalls']:.0f} stalls, {f['stall_s']:.2f} s in all",
-        f"sent late: {1000 * (f['dispatch_lag_p99_s'] or 0):.1f} ms (P99); busiest worker "
+        f"sent late: {1000 * (f['dispatch_lag_p99_s'] or 0):.1f} ms (P99); {result.resent} sent twice; busiest worker "
         f"{max((client.cpu for client in result.clients), default=0.0):.0%} of a core; "
         f"{f['output_tokens_per_s']:.0f} output tokens/s",
     ]

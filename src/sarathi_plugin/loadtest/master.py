@@ -229,7 +229,8 @@ class Master:
         if share is None:
             return
         share.unsent = set(msg.data["unsent"])
-        share.state = ClientState(msg.data["cpu"], msg.data["clock_step_ns"], share.clock.error_ns)
+        data = msg.data
+        share.state = ClientState(data["cpu"], data["clock_step_ns"], share.clock.error_ns, data["resent"])
         share.lost = False  # it was out of reach for a while, and nothing is missing
         self._end_if_all()
 

@@ -51,7 +51,8 @@ def _what(run: Mapping[str, Any]) -> str:
     return (
         f"{run['scheduled']} requests at {rate}, seed {run['seed']}, {run['loop']} loop, "
         f"{len(run['workers'])} worker(s), sent to {run['url']} ({run['endpoint']}); "
-        f"prompts: {run['prompt_lengths']}. {run['unsent']} were not sent. "
+        f"prompts: {run['prompt_lengths']}. {run['unsent']} were not sent, {run['resent']} were sent a "
+        "second time, on a new connection. "
         f"Prefill curve {run['prefill_curve']}. "
         f"sarathi-plugin {run['sarathi_plugin']}, Locust {run['locust']}."
     )

@@ -49,6 +49,11 @@ class Result:
         return max(0, len(self.setup.trace.requests) - len(self.timelines))
 
     @property
+    def resent(self) -> int:
+        """Requests that went out a second time, on a connection of their own."""
+        return sum(client.resent for client in self.clients)
+
+    @property
     def verdict(self) -> str:
         """The exit code in a word."""
         return {0: "passed", 1: "failed", 3: "invalid", 130: "stopped"}[self.exit_code]
@@ -73,6 +78,7 @@ class Result:
                 "loop": setup.loop,
                 "scheduled": len(self.timelines) + self.unsent,
                 "unsent": self.unsent,
+                "resent": self.resent,
                 "seed": setup.seed,
                 "scale": wanted.scale,
                 "endpoint": "chat" if wanted.chat else "completions",

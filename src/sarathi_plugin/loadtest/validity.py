@@ -24,12 +24,13 @@ class ClientState:
 
     cpu: its busiest five seconds, in cores (one process runs on one). clock_step_ns: how far its wall clock moved
     against its monotonic one during the run. clock_error_ns: most that its times, put on the master's clock, are wrong
-    by.
+    by. resent: requests it sent a second time, as the server had closed the rested connection they went out on.
     """
 
     cpu: float
     clock_step_ns: int = 0
     clock_error_ns: int = 0
+    resent: int = 0
 
 
 class Asked(NamedTuple):

@@ -114,6 +114,7 @@ class Worker:
             cpu=watch.cpu,
             clock_step_ns=watch.clock_step_ns,
             unsent=list(dispatcher.unsent),
+            resent=self._client.resent if self._client else 0,
         )
         self._over.set()
 

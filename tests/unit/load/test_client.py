@@ -233,9 +233,11 @@ def test_failures_are_timelines_each_with_its_reason(
 
 def test_a_connection_closed_before_any_answer(stand_in, make_client, request_for):
     server = stand_in(lambda handler: handler.reset())
-    timeline = make_client(server.url).send(request_for()).timeline
+    client = make_client(server.url)
+    timeline = client.send(request_for()).timeline
     assert timeline.status == "error"
     assert timeline.error.startswith("reset: ")
+    assert client.resent == 0
     assert len(server.bodies) == 1  # a new connection says something of the server: not asked again
 
 
@@ -250,6 +252,7 @@ def test_a_rested_connection_that_the_server_just_closed_is_replaced(stand_in, m
     client = make_client(server.url)
     assert [client.send(request_for()).timeline.status for _ in range(2)] == ["finished", "finished"]
     assert len(server.bodies) == 3
+    assert client.resent == 1
 
 
 def test_a_server_that_breaks_off_every_request_is_asked_no_third_time(stand_in, make_client, request_for):
@@ -266,6 +269,7 @@ def test_a_server_that_breaks_off_every_request_is_asked_no_third_time(stand_in,
     assert timeline.status == "error"
     assert timeline.error.startswith("reset: ")
     assert len(server.bodies) == 3
+    assert client.resent == 1
 
 
 def test_nobody_listens(make_client, request_for):
