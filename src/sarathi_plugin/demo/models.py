@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.demo import smollm2, tiny
+from sarathi_plugin.outputs import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,13 +81,9 @@ def _prepare(cache: Path, name: str, write: Callable[[Path], None]) -> Path:
     final = _finished(cache, name)
     if final.is_dir():
         return final
-    try:
+    with writing(cache, "set XDG_CACHE_HOME to a folder that takes files"):
         final.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
-    except OSError as error:
-        raise ConfigError(
-            f"The cache folder {cache} cannot be written: {error.strerror or error}."
-        ) from error
     try:
         write(work)
         work.chmod(0o755)

@@ -190,7 +190,7 @@ class StreamingClient:
         try:
             return session.post(
                 end.url.rstrip("/") + path,
-                json=request_body(request, end),
+                json=request_body(request, end.model, vllm=end.vllm),
                 headers=self._headers | {"X-Request-Id": f"{self._run}-{quote(request.request_id)}"},
                 stream=True,
                 timeout=(end.connect_timeout_s, min(end.read_timeout_s, end.total_timeout_s)),

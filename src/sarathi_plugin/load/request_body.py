@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sarathi_plugin.load.client import Endpoint
     from sarathi_plugin.workload.model import ScheduledRequest
 
 
-def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """The JSON of one request."""
+def request_body(request: ScheduledRequest, model: str, *, vllm: bool) -> dict[str, Any]:
+    """The JSON of one request. vllm: the server understands vLLM's extensions."""
     body: dict[str, Any] = {
-        "model": endpoint.model,
+        "model": model,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "stream": True,
@@ -22,7 +21,7 @@ def request_body(request: ScheduledRequest, endpoint: Endpoint) -> dict[str, Any
         body["messages"] = [{"role": role, "content": content} for role, content in request.prompt]  # type: ignore[misc, str-unpack]
     else:
         body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-    if endpoint.vllm:
+    if vllm:
         body["stream_options"]["continuous_usage_stats"] = True
         if request.ignore_eos:
             body["ignore_eos"] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from sarathi_plugin.core import StepShape
 from sarathi_plugin.records import RequestTimeline, StepRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 FLOATS = {"prefill_attention"}
@@ -26,16 +27,8 @@ def write_timelines(path: Path, timelines: Sequence[RequestTimeline]) -> None:
 
 def read_timelines(path: Path) -> list[RequestTimeline]:
     """Timelines from a file that ``write_timelines`` wrote. Raises ConfigError."""
-    import polars
-
-    try:
-        rows = polars.read_parquet(path).to_dicts()
+    with _reading(path, "timelines") as rows:
         return [RequestTimeline(**(row | {"token_ns": tuple(row["token_ns"])})) for row in rows]
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (polars.exceptions.PolarsError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is not a Parquet file of timelines: {reason}.") from error
 
 
 def write_steps(path: Path, steps: Sequence[Sequence[StepRecord]]) -> None:
@@ -51,21 +44,28 @@ def write_steps(path: Path, steps: Sequence[Sequence[StepRecord]]) -> None:
 
 def read_steps(path: Path) -> list[list[StepRecord]]:
     """Steps by engine from a file that ``write_steps`` wrote. Raises ConfigError."""
-    import polars
-
     names = [field.name for field in fields(StepRecord) if field.name != "shape"]
     engines: dict[int, list[StepRecord]] = {}
-    try:
-        for row in polars.read_parquet(path).to_dicts():
+    with _reading(path, "steps") as rows:
+        for row in rows:
             shape = StepShape(**{name: row[name] for name in StepShape._fields})
             record = StepRecord(**{name: row[name] for name in names}, shape=shape)
             engines.setdefault(row["engine"], []).append(record)
+    return [engines[number] for number in sorted(engines)]
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a file; it, or a row of another shape, that cannot be taken in becomes a ConfigError."""
+    import polars
+
+    try:
+        yield polars.read_parquet(path).to_dicts()
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (polars.exceptions.PolarsError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is not a Parquet file of steps: {reason}.") from error
-    return [engines[number] for number in sorted(engines)]
+        raise ConfigError(f"{path} is not a Parquet file of {what}: {reason}.") from error
 
 
 def _write(path: Path, rows: list[dict[str, Any]], names: list[str]) -> None:

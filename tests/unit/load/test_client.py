@@ -3,7 +3,7 @@ import time
 import pytest
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S
-from sarathi_plugin.load.client import Endpoint, request_body
+from sarathi_plugin.load.request_body import request_body
 from sarathi_plugin.workload.model import Message
 
 
@@ -316,7 +316,7 @@ def test_chat_goes_to_the_chat_endpoint(stand_in, make_client, request_for):
 
 def test_body_for_vllm_and_for_others(request_for):
     request = request_for((5, 6), slo_class="batch", ignore_eos=True, min_tokens=2, temperature=0.5)
-    body = request_body(request, Endpoint("http://x", "m"))
+    body = request_body(request, "m", vllm=True)
     assert body == {
         "model": "m",
         "prompt": [5, 6],
@@ -328,6 +328,6 @@ def test_body_for_vllm_and_for_others(request_for):
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "vllm_xargs": {"slo_class": "batch"},
     }
-    plain = request_body(request, Endpoint("http://x", "m", vllm=False))
+    plain = request_body(request, "m", vllm=False)
     assert plain["stream_options"] == {"include_usage": True}
     assert not {"vllm_xargs", "ignore_eos", "min_tokens"} & set(plain)
