@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sarathi_plugin.config import ConfigError
-from sarathi_plugin.load.server import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sarathi_plugin.load.server import ServerError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,6 +33,10 @@ Answer = dict[str, Any] | Failed
 
 def attempt(task: tuple[Callable[[Job], Result], Job]) -> Result | ConfigError | ServerError:
     """The result of (work, job), or the failure it ends with: of many side by side one must not end the others."""
+    from sarathi_plugin.load.server import (
+        ServerError,
+    )  # it needs an extra, which the command's own checks do not
+
     work, job = task
     try:
         return work(job)
