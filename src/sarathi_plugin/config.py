@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sarathi_plugin.core import NS_PER_MS, NS_PER_S, SloClass
 from sarathi_plugin.deadlines import PrefillCurve
+from sarathi_plugin.keys import keys_at, unknown_key
 from sarathi_plugin.yamlfile import parse
 
 CURVES = Path(__file__).parent / "data" / "prefill_curves"
@@ -185,15 +186,23 @@ WITHOUT_INPUT = (*UNKNOWN_KEY, "value_error", "missing", "json_invalid")
 """Kinds of errors whose input says nothing, or is a whole file."""
 
 
-def explain(error: ValidationError, where: str) -> str:
-    """A pydantic error as one sentence: the first problem, its place, and how many more there are."""
-    problems = error.errors(include_url=False)
+def explain(error: ValidationError, where: str, model: type | None = None) -> str:
+    """A pydantic error as one sentence: the first problem, its place, and how many more there are.
+
+    A key that is not known goes first: misspelt, it is also why another is missing. model: what was read, whose keys
+    are then looked through for the one that was meant.
+    """
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in UNKNOWN_KEY)
     first = problems[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in UNKNOWN_KEY:
-        message = "this key is not known"
-    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        *above, key = first["loc"]
+        message = unknown_key(str(key), keys_at(model, above))
+    elif first["type"] == "missing":
+        message = "this key is missing"
+    others = len(problems) - 1
+    more = f" ({others} more {'problem' if others == 1 else 'problems'})" if others else ""
     got = "" if first["type"] in WITHOUT_INPUT else f", got {first['input']!r}"
     return f"{where}: {place + ': ' if place else ''}{message}{got}{more}."
 
@@ -233,7 +242,7 @@ def make_settings(file: str | None = None, **given: Any) -> Settings:
         try:
             Settings.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(explain(error, file)) from error
+            raise ConfigError(explain(error, file, Settings)) from error
     for where, said in ((file, data), ("sarathi settings", given)):
         if "session" in said:  # ours alone: it ties an engine to the page of its own server
             raise ConfigError(f"{where}: session: this key is not known.")
@@ -241,7 +250,7 @@ def make_settings(file: str | None = None, **given: Any) -> Settings:
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, "sarathi settings")) from error
+        raise ConfigError(explain(error, "sarathi settings", Settings)) from error
     try:
         load_curve(settings.prefill_curve)
     except ConfigError as error:
@@ -262,6 +271,6 @@ def load_curve(name: str) -> PrefillCurve:
     try:
         return CurveFile.model_validate_json(path.read_bytes()).build()
     except ValidationError as error:
-        raise ConfigError(explain(error, str(path))) from error
+        raise ConfigError(explain(error, str(path), CurveFile)) from error
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from error

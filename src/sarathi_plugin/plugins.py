@@ -144,11 +144,12 @@ def known_policies(manager: pluggy.PluginManager | None = None) -> dict[str, typ
     return collect(manager, "register_policies")
 
 
-def manager_for(settings: Settings) -> pluggy.PluginManager:
+def manager_for(settings: Settings, also: Iterable[str] = ()) -> pluggy.PluginManager:
     """The manager for these settings; looks the policy up in installed plugins when it is not ours.
 
     A plugin listed in the settings goes before one that is merely installed. All installed ones are asked, each beside
     those listed, only if the policy is of neither us nor them. Raises ConfigError, also when two of them offer it.
+    also: names that are no policies, but may be given in the same place; they are named with the known ones.
     """
     manager = build_plugin_manager(settings.plugins)
     known = set(collect(manager, "register_policies"))
@@ -174,7 +175,7 @@ def manager_for(settings: Settings) -> pluggy.PluginManager:
         )
     for candidate in offering.values():
         return candidate
-    nearest = ", ".join(order_by_nearness(settings.scheduler, known))
+    nearest = ", ".join(order_by_nearness(settings.scheduler, {*known, *also}))
     hint = f" Also: {' '.join(problems)}" if problems else ""
     raise ConfigError(f"Unknown scheduler {settings.scheduler!r}; known: {nearest}.{hint}")
 

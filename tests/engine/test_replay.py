@@ -98,3 +98,5 @@ def test_recordings_that_cannot_be_replayed_say_why(tmp_path: Path) -> None:
         replay(dataclasses.replace(recording, events=[]))
     with pytest.raises(ConfigError, match="does not say its engine"):
         replay(dataclasses.replace(recording, head={}))
+    with pytest.raises(ConfigError, match="holds no step"):
+        replay(dataclasses.replace(recording, events=[], steps=[]))

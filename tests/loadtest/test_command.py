@@ -98,7 +98,7 @@ def test_two_workers_send_the_schedule_of_one(scripted, loadtest, workload_file)
 def test_ctrl_c_writes_what_was_measured(scripted, command, workload_file):
     server = scripted("--script", "ok,hang")
     process, out = command(server.url, "--workload", workload_file, "--rate", "10", "--duration", "300s")
-    wait_for(out, process, "process(es)")
+    wait_for(out, process, "1 process")
     deadline = time.monotonic() + 60
     while len(server.log()) < 12 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -140,7 +140,7 @@ def test_a_starved_client_refuses_its_run(scripted, command, workload_file):
     process, out = command(
         server.url, "--workload", workload_file, "--rate", "20", "--duration", "6s", "--tbt-ms", "1000"
     )
-    wait_for(out, process, "process(es)")
+    wait_for(out, process, "1 process")
     deadline = time.monotonic() + 60
     while not server.log() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"armz": []}, "armz: this key is not known."),
+    "unknown key": ({"armz": []}, "armz: this key is not known; the nearest is arms"),
     "unknown metric": ({"metric": "speed"}, "metric: there is no 'speed'; use one of fluid_share, "),
     "subject that is no arm": ({"subject": "mine"}, "subject: there is no arm 'mine'; arms: ours, stock."),
     "same arm twice": ({"baseline": "ours"}, "subject and baseline are the same arm."),
@@ -62,7 +62,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no such profile": ({"profile": "b200"}, "No step-time profile 'b200': give a file or one of "),
     "no such engine argument": (
         {"engine": {"max_seqs": 3}},
-        "arm 'stock': engine: max_seqs: this key is not known.",
+        "arm 'stock': engine: max_seqs: this key is not known; the nearest is max_num_seqs.",
     ),
     "no such policy": (
         {"arms": [STOCK, {"name": "ours", "scheduler": "sarati"}]},
@@ -86,7 +86,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "knob that is misspelt": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"max_seqs": {"low": 1, "high": 2}}}], "tune": {}},
-        "Arm 'ours', knobs: max_seqs=1.0: arm 'ours': engine: max_seqs: this key is not known.",
+        "Arm 'ours', knobs: max_seqs=1.0: arm 'ours': engine: max_seqs: this key is not known; the nearest is "
+        "max_num_seqs.",
     ),
     "knob of the policy that is misspelt": (
         {"arms": [STOCK, OURS | {"tune": True, "knobs": {"sarathi.policy.x": {"choices": [1]}}}], "tune": {}},
@@ -217,7 +218,7 @@ REPORTS = {
     "no run yet": (("begun",), "begun holds no finished run yet; run sarathi evaluate first."),
     "arms of another version": (
         ("other",),
-        "other/resolved.json is not a list of arms of this version: arms: Field required.",
+        "other/resolved.json is not a list of arms of this version: arms: this key is missing.",
     ),
     "environment of another version": (
         ("odd",),

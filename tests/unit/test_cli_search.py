@@ -38,14 +38,17 @@ KNOWN = ", ".join(shipped_profiles())
 URL = "http://127.0.0.1:1"
 CRITERIA = "fluid, sarathi, deadline, tbt_ttft, ttft_tpot"
 BAD = {
-    "unknown profile": (("capacity", "b200"), f"No step-time profile 'b200': give a file or one of {KNOWN}."),
+    "unknown profile": (
+        ("capacity", "b200"),
+        f"No step-time profile 'b200': give a file or one of {KNOWN}. A running server is given as http://HOST:PORT.",
+    ),
     "unknown criterion": (
         ("capacity", "--criterion", "smooth"),
         f"No criterion 'smooth': use one of {CRITERIA}.",
     ),
     "criterion without its limit": (
         ("capacity", "--criterion", "sarathi"),
-        "criterion sarathi: sarathi.tbt_s: Field required.",
+        "criterion sarathi: sarathi.tbt_s: this key is missing.",
     ),
     "server that is not there": (
         ("capacity", URL),
@@ -69,7 +72,7 @@ BAD = {
     ),
     "server file with an unknown key": (
         ("capacity", "server.yaml"),
-        "server.yaml: port: this key is not known.",
+        "server.yaml: port: this key is not known; use one of args, env, model, start_timeout_s.",
     ),
     "server file that is not there": (
         ("capacity", "none.yaml"),
@@ -81,7 +84,7 @@ BAD = {
     ),
     "promise with an unknown key": (
         ("capacity", "--slo", "slo.yaml"),
-        "slo.yaml: tbt: this key is not known.",
+        "slo.yaml: tbt: this key is not known; the nearest is tbt_ms.",
     ),
     "start beyond all": (("capacity", "--start", "inf"), "Rates are above zero: --start inf is not."),
     "no resolution": (

@@ -41,7 +41,7 @@ BAD = {
     "recording that is a folder": ((*FIT, "folder"), "Cannot read the recording folder: Is a directory."),
     "recording that is none": (
         (*FIT, "text.jsonl.gz"),
-        "Cannot read the recording text.jsonl.gz: Not a gzipped file (b'te').",
+        "text.jsonl.gz is not a recording: give a file of --sarathi-record.",
     ),
     "second recording that is not there": (
         (*FIT, "empty.jsonl.gz", "none.jsonl.gz"),
@@ -49,7 +49,11 @@ BAD = {
     ),
     "recording without a head": (
         (*FIT, "empty.jsonl.gz"),
-        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+        "A recording has no head: it is empty, or not whole; leave that file out, or record it again.",
+    ),
+    "curve that cannot be written, before anything is measured": (
+        ("profile", "prefill", "http://127.0.0.1:1", "--out", "text.jsonl.gz/curve.json"),
+        "Cannot write text.jsonl.gz/curve.json: Not a directory",
     ),
     "recording under a wrong name": (
         (*RECORD, "grid.json"),
@@ -155,6 +159,10 @@ SIMULATE = {
     "last scheduler unknown": (
         (*CHATS, "--sweep", "scheduler=stock,orka"),
         "Unknown scheduler 'orka'; known: orca",
+    ),
+    "stock misspelt": (
+        (*CHATS, "--sweep", "scheduler=stok"),
+        "Unknown scheduler 'stok'; known: stock, ",
     ),
     "too few blocks": (
         (*CHATS, "--sweep", "num_gpu_blocks_override=2"),

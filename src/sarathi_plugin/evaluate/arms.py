@@ -71,10 +71,10 @@ def arm_of(wanted: Experiment, spec: ArmSpec, tuned: Mapping[str, Any] | None = 
             raise ConfigError(f"Arm {spec.name!r}: stock vLLM takes no settings of ours; leave out sarathi.")
         built = EngineSpec.model_validate({**engine, "scheduler": spec.scheduler, "sarathi": settings})
     except ValidationError as error:
-        raise ConfigError(explain(error, f"arm {spec.name!r}: engine")) from error
+        raise ConfigError(explain(error, f"arm {spec.name!r}: engine", EngineSpec)) from error
     if spec.scheduler != STOCK:
         checked = built.settings()
-        plugins.make_policy(checked, plugins.manager_for(checked))
+        plugins.make_policy(checked, plugins.manager_for(checked, (STOCK,)))
     return Arm(
         name=spec.name,
         engine=built,

@@ -220,7 +220,7 @@ def load_experiment(path: Path, **changes: Any) -> Experiment:
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, str(path))) from error
+        raise ConfigError(explain(error, str(path), Experiment)) from error
 
 
 def _beside(path: Path, name: str) -> str:

@@ -8,6 +8,7 @@ from sarathi_plugin.address import parts_of
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.load.curve import curve_lengths, measure_curve, probe, served_model, write_curve
 from sarathi_plugin.load.machine import hardware as this_machine
+from sarathi_plugin.outputs import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ def prefill(
     parts = parts_of(url)
     if parts is None:
         raise ConfigError(f"Give the server's address as http://HOST:PORT, not {url!r}.")
+    check_file(out)  # before minutes of measuring
     name, limit = served_model(url)
     if longest is not None and longest >= limit:
         raise ConfigError(f"The model {name} takes prompts of up to {limit - 1} tokens, not {longest}.")

@@ -36,7 +36,10 @@ def loadtest(wanted: Wanted, fail_if: Sequence[str], where: Where) -> int:
     setup = prepare(wanted)
     live = Live()
     display = Display()
-    display.console.print(f"{what(setup)}, {where.processes} process(es)", soft_wrap=True)
+    display.console.print(
+        f"{what(setup)}, {where.processes} {'process' if where.processes == 1 else 'processes'}",
+        soft_wrap=True,
+    )
     if where.web_port is not None:
         display.console.print(f"http://127.0.0.1:{where.web_port}/?tab=fluidity", soft_wrap=True)
     with serve_metrics(live, where.metrics_port), display:

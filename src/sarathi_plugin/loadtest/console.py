@@ -46,13 +46,16 @@ class Display:
         of = f" of {state['requests']}" if state["requests"] else ""
         head = (
             f"{max(at_s, 0):.0f} s: {state['sent']}{of} sent, {state['ended']} ended, "
-            f"{state['sent'] - state['ended']} under way, {live.overdue_text()} overdue, {state['workers']} worker(s)"
+            f"{state['sent'] - state['ended']} under way, overdue: {live.overdue_text()}, "
+            f"{counted(state['workers'], 'worker')}"
         )
         if self._screen is not None:
             self._screen.update(Group(Text(head), table(live)), refresh=True)
         elif at_s - self._line_s >= LINE_EVERY_S:
             self._line_s = at_s
-            rows = "; ".join(f"{r['class']}: fluidity {r['fluidity']}, TTFT {r['ttft']}" for r in live.rows())
+            rows = "; ".join(
+                f"{r['class']}: fluidity {r['fluidity']}, {COLUMNS['ttft']} {r['ttft']}" for r in live.rows()
+            )
             self.console.print(f"{head}. {rows}", soft_wrap=True)
 
 
@@ -72,9 +75,12 @@ def closing(result: Result) -> list[str]:
     lines = [
         f"{f['requests']:.0f} requests, {f['errors']:.0f} failed; fluidity-index {f['fluidity_index']:.4f}, "
         f"{f['fluidity_share']:.1%} fluid, {f['slo_share']:.1%} within SLO",
-        "from the intended time: TTFT " + _three(f, "ttft") + "; E2E " + _three(f, "e2e"),
-        "from the sending:       TTFT " + _three(f, "ttft_sent") + "; E2E " + _three(f, "e2e_sent"),
-        "time between tokens "
+        "P50 / P90 / P99 from the intended time: TTFT " + _three(f, "ttft") + "; E2E " + _three(f, "e2e"),
+        "                from the sending:       TTFT "
+        + _three(f, "ttft_sent")
+        + "; E2E "
+        + _three(f, "e2e_sent"),
+        "                time between tokens "
         + _three(f, "tbt")
         + f"; {f['stalls']:.0f} stalls, {f['stall_s']:.2f} s in all",
         f"sent late: {1000 * (f['dispatch_lag_p99_s'] or 0):.1f} ms (P99); {result.resent} sent twice; busiest worker "
@@ -90,6 +96,11 @@ def closing(result: Result) -> list[str]:
     lines += [f"INVALID: {reason}" for reason in result.invalid]
     lines += [f"failed: {reason}" for reason in result.broken]
     return lines
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: ``1 worker``, ``2 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _three(figures: Mapping[str, float | None], name: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sarathi_plugin.core import NS_PER_S
 from sarathi_plugin.loadtest.chart import Line, cdf, chart
+from sarathi_plugin.loadtest.console import counted
 from sarathi_plugin.loadtest.faults import KINDS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _what(run: Mapping[str, Any]) -> str:
     rate = "the workload's own rate" if run["rate"] is None else f"{run['rate']:g} requests/s"
     return (
         f"{run['scheduled']} requests at {rate}, seed {run['seed']}, {run['loop']} loop, "
-        f"{len(run['workers'])} worker(s), sent to {run['url']} ({run['endpoint']}); "
+        f"{counted(len(run['workers']), 'worker')}, sent to {run['url']} ({run['endpoint']}); "
         f"prompts: {run['prompt_lengths']}. {run['unsent']} were not sent, {run['resent']} were sent a "
         "second time, on a new connection. "
         f"Prefill curve {run['prefill_curve']}. "

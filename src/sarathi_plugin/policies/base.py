@@ -56,7 +56,7 @@ class Policy(ABC):
         try:
             return TypeAdapter(cls).validate_python(given)
         except ValidationError as error:
-            raise ConfigError(explain(error, f"policy settings of {settings.scheduler!r}")) from error
+            raise ConfigError(explain(error, f"policy settings of {settings.scheduler!r}", cls)) from error
 
 
 def by_arrival(rows: Iterable[RequestRow]) -> list[RequestRow]:

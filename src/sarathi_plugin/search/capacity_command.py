@@ -101,7 +101,7 @@ def read_task(wanted: Wanted) -> Task:
     try:
         promise = Promise.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, str(wanted.slo or "promise"))) from error
+        raise ConfigError(explain(error, str(wanted.slo or "promise"), Promise)) from error
     promise.targets()
     return Task(
         wanted=wanted,
@@ -166,7 +166,10 @@ def command(
     else:
         from sarathi_plugin.steptime.profile import read_profile
 
-        read_profile(wanted.where)
+        try:
+            read_profile(wanted.where)
+        except ConfigError as error:
+            raise ConfigError(f"{error} A running server is given as http://HOST:PORT.") from error
         quiet()
         from sarathi_plugin.search.simulated_capacity import replicas_needed, simulated
 

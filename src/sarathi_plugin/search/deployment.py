@@ -125,4 +125,4 @@ def check_policy(engine: EngineSpec) -> None:
     if engine.scheduler == STOCK:
         return
     settings = engine.settings()
-    plugins.make_policy(settings, plugins.manager_for(settings))
+    plugins.make_policy(settings, plugins.manager_for(settings, (STOCK,)))

@@ -46,7 +46,7 @@ def read_server(path: str) -> ServerFile:
     try:
         return ServerFile.model_validate(load_yaml(path))
     except ValidationError as error:
-        raise ConfigError(explain(error, path)) from error
+        raise ConfigError(explain(error, path, ServerFile)) from error
 
 
 def running(task: Task, *, say: Callable[[str], None]) -> dict[str, Any]:

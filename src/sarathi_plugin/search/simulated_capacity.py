@@ -99,7 +99,7 @@ def deployments_of(task: Task) -> list[tuple[str, Deployment]]:
         try:
             engine = EngineSpec.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(explain(error, str(wanted.engine or "engine"))) from error
+            raise ConfigError(explain(error, str(wanted.engine or "engine"), EngineSpec)) from error
         check_policy(engine)
         deployment = Deployment(
             profile=wanted.where,

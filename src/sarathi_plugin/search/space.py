@@ -143,7 +143,7 @@ def read_search(path: str) -> SearchFile:
     try:
         wanted = SearchFile.model_validate(load_yaml(path))
     except ValidationError as error:
-        raise ConfigError(explain(error, path)) from error
+        raise ConfigError(explain(error, path, SearchFile)) from error
     try:
         _check(wanted)
     except ConfigError as error:

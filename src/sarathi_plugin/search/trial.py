@@ -54,7 +54,7 @@ def deployment_of(config: Config, wanted: SearchFile) -> Deployment:
     try:
         engine = EngineSpec.model_validate(engine_data(config, wanted.engine))
     except ValidationError as error:
-        raise ConfigError(explain(error, "engine")) from error
+        raise ConfigError(explain(error, "engine", EngineSpec)) from error
     check_policy(engine)
     return Deployment(
         profile=config["profile"],

@@ -67,7 +67,7 @@ def batched_tokens(spec: EngineSpec, profile: StepTimeProfile) -> int:
     found = spec.max_num_batched_tokens
     if found is None and spec.scheduler != STOCK:
         settings = spec.settings()
-        policy = plugins.make_policy(settings, plugins.manager_for(settings))
+        policy = plugins.make_policy(settings, plugins.manager_for(settings, (STOCK,)))
         found = policy.max_batched_tokens(spec.model_length(profile))
     return max(found or default_batched_tokens(profile), spec.max_num_seqs)
 
@@ -165,7 +165,7 @@ def check_engine(spec: EngineSpec, profile: StepTimeProfile) -> None:
     """Raise ConfigError unless ``make_scheduler`` can make this one."""
     if spec.scheduler != STOCK:
         settings = spec.settings()
-        plugins.make_policy(settings, plugins.manager_for(settings))
+        plugins.make_policy(settings, plugins.manager_for(settings, (STOCK,)))
     kv_cache_config(vllm_config(spec, profile), spec, profile)
 
 

@@ -85,7 +85,8 @@ def command(wanted: Wanted, *, say: Callable[[str], None]) -> None:
             keep_steps=wanted.steps and judged.scheduler != STOCK,
         )
         jobs.append((label, wanted.out / f"{number:02d}", simulation))
-    say(f"{len(trace.requests)} requests at {trace.rate:.3g}/s on {profile.name}, {len(jobs)} variants")
+    counted = "1 variant" if len(jobs) == 1 else f"{len(jobs)} variants"
+    say(f"{len(trace.requests)} requests at {trace.rate:.3g}/s on {profile.name}, {counted}")
     rows, failed, lost = {}, [], []
     for done, (job, row) in enumerate(
         sweep(_one, jobs, workers=wanted.workers, ray_address=wanted.ray_address), 1

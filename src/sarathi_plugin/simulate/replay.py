@@ -89,6 +89,10 @@ def replay(recording: Recording, *, progress: Callable[[int], None] | None = Non
 
     Raises ConfigError when the recording has no journal, or one with gaps.
     """
+    if not recording.steps and not recording.events:
+        raise ConfigError(
+            "The recording holds no step: the server did nothing, or was killed before it wrote."
+        )
     if not any(isinstance(event, Scheduled) for event in recording.events):
         raise ConfigError("The recording holds no scheduling decisions: record it again with this version.")
     if recording.step_time.get("dropped"):

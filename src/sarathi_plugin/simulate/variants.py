@@ -34,7 +34,7 @@ def variants(base: Mapping[str, Any], sweeps: Sequence[str], place: str) -> list
         try:
             engine = EngineSpec.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(explain(error, place)) from error
+            raise ConfigError(explain(error, place, EngineSpec)) from error
         label = " ".join(f"{key}={value}" for key, value in chosen) or engine.scheduler
         found.append((label, engine))
     return found

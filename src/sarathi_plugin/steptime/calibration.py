@@ -35,6 +35,12 @@ TRAFFIC_KINDS = ("decode", "with prompts")
 MOST_BIAS = 0.1
 """Mean of predicted over real, minus one, beyond which a profile is no guide to a server under traffic."""
 
+MOST_HELD_OUT = 0.3
+"""Mean error of a step that was not fitted to, beyond which a profile tells steps no better than a guess.
+
+Recordings of an idle machine give 0.1 to 0.2.
+"""
+
 WORST = 10
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -88,8 +94,17 @@ class FitReport:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each kind of step of which the profile has a bias under traffic."""
-        return [
+        """A sentence for a fit that does not hold, and for each kind of step predicted with a bias under traffic."""
+        held = self.held_out
+        does_not_hold = (
+            [
+                f"Warning: steps that were not fitted to are off by {held.mean_error:.0%} in the mean: the recording "
+                "is too short, or the machine was busy; record more steps with nothing else running."
+            ]
+            if held is not None and held.mean_error > MOST_HELD_OUT
+            else []
+        )
+        return does_not_hold + [
             f"Warning: under traffic, steps of kind {kind} are predicted at {1 + found.bias:.2f} times their time in "
             "the mean; capacities predicted with this profile may be off by as much."
             for kind, found in self.traffic.items()

@@ -58,11 +58,17 @@ def fit_recordings(
     recordings: Sequence[Recording], *, name: str, hardware: str, source: str = ""
 ) -> tuple[StepTimeProfile, FitReport]:
     """The profile of the engine that made these recordings. Raises ConfigError, also when they are of several."""
+    if any(not recording.head for recording in recordings):
+        raise ConfigError(
+            "A recording has no head: it is empty, or not whole; leave that file out, or record it again."
+        )
     heads = [recording.head for recording in recordings]
     if any(head.get("model") != heads[0].get("model") for head in heads):
         raise ConfigError("The recordings are of different models; a profile is of one.")
+    if not isinstance(heads[0].get("model"), dict):
+        raise ConfigError("The recording does not say its model: record it again with this version.")
     try:
-        model = ModelFacts.model_validate(heads[0].get("model"))
+        model = ModelFacts.model_validate(heads[0]["model"])
     except ValidationError as error:
         raise ConfigError(explain(error, "the head of the recording")) from error
     engine = heads[0].get("engine")

@@ -51,6 +51,8 @@ def read_recording(path: Path) -> Recording:
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile) and line > 1:
             raise _damaged(path, line, str(error)) from error
+        if isinstance(error, gzip.BadGzipFile):
+            raise ConfigError(f"{path} is not a recording: give a file of --sarathi-record.") from error
         raise ConfigError(f"Cannot read the recording {path}: {error.strerror or error}.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not a recording of this version: line {line}: {error}.") from error

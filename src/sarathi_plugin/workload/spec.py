@@ -152,7 +152,7 @@ def load_workload(name_or_path: str | Path) -> WorkloadSpec:
     try:
         return WorkloadSpec.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, name)) from error
+        raise ConfigError(explain(error, name, WorkloadSpec)) from error
 
 
 def _check_rows(trace: Trace, requests: int | None) -> None:

@@ -132,7 +132,7 @@ class Trace:
                 raise ConfigError(
                     f"{self._place(i)} needs {request.total_tokens} tokens (prompt {request.prompt_tokens}, output "
                     f"{request.output_tokens}), more than the model length of {max_model_len}: scale the lengths "
-                    "down or use a longer model length."
+                    "down (prompt_scale, output_scale of a workload file), or raise max_model_len."
                 )
         return self
 

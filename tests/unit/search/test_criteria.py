@@ -130,7 +130,7 @@ BAD = [
     ("fluid", ["share"], "Write --limit KEY=NUMBER, not 'share'."),
     ("fluid", ["share=2"], "criterion fluid: fluid.share: Input should be less than or equal to 1, got 2.0."),
     ("fluid", ["tbt_s=1"], "criterion fluid: fluid.tbt_s: this key is not known."),
-    ("sarathi", [], "criterion sarathi: sarathi.tbt_s: Field required."),
+    ("sarathi", [], "criterion sarathi: sarathi.tbt_s: this key is missing."),
     (
         "deadline",
         ["percentile=0"],

@@ -46,9 +46,9 @@ def test_a_good_file_is_read(tmp_path: Path):
 
 
 BAD = {
-    "unknown key": (GOOD + "budget: 3\n", "budget: this key is not known."),
-    "unknown dimension": (GOOD + "  tokens: [1]\n", "space.tokens: this key is not known."),
-    "no profile": ("workload: sharegpt-like\nspace: {}\n", "space.profile: Field required."),
+    "unknown key": (GOOD + "budget: 3\n", "budget: this key is not known"),
+    "unknown dimension": (GOOD + "  tokens: [1]\n", "space.tokens: this key is not known"),
+    "no profile": ("workload: sharegpt-like\nspace: {}\n", "space.profile: this key is missing."),
     "unknown profile": (GOOD.replace("-tp1", "-tp9"), "No step-time profile 'a100-llama-3-8b-tp9'"),
     "unknown workload": (GOOD.replace("sharegpt-like", "chat"), "No workload 'chat'"),
     "unknown scheduler": (GOOD.replace("stock", "fifo"), "unknown scheduler 'fifo'; known: stock, alternate"),

@@ -96,7 +96,9 @@ def test_settings_of_the_plugin_are_checked_as_those_of_a_server():
     spec = EngineSpec(scheduler="sarathi-static", sarathi={"token_budget": 256, "tbt_ms": 25})
     settings = spec.settings()
     assert (settings.scheduler, settings.token_budget, settings.tbt_ms) == ("sarathi-static", 256, 25)
-    with pytest.raises(ConfigError, match=r"^sarathi settings: budget: this key is not known\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^sarathi settings: budget: this key is not known; the nearest is token_budget\.$"
+    ):
         EngineSpec(sarathi={"budget": 3}).settings()
 
 
@@ -107,10 +109,10 @@ def test_the_stock_scheduler_has_no_settings():
 
 
 BAD = {
-    "unknown key": ({"max_seqs": 3}, "max_seqs: this key is not known."),
+    "unknown key": ({"max_seqs": 3}, "max_seqs: this key is not known; the nearest is max_num_seqs."),
     "unknown key of speculation": (
         {"speculation": {"tokens": 2, "acceptance": 0.5, "method": "eagle"}},
-        "speculation.method: this key is not known.",
+        "speculation.method: this key is not known; use one of acceptance, draft_s, tokens.",
     ),
     "stock with settings": (
         {"scheduler": "stock", "sarathi": {"tbt_ms": 5}},
@@ -176,7 +178,7 @@ BAD = {
         {"speculation": {"tokens": 0, "acceptance": 0.5}},
         "speculation.tokens: Input should be greater than or equal to 1, got 0.",
     ),
-    "several problems": ({"block_size": 0, "max_num_seqs": 0}, "(1 more)."),
+    "several problems": ({"block_size": 0, "max_num_seqs": 0}, "(1 more problem)."),
 }
 
 
@@ -184,7 +186,7 @@ BAD = {
 def test_a_bad_spec_is_refused_in_one_sentence(data: dict[str, Any], complaint: str):
     with pytest.raises(ValidationError) as caught:
         EngineSpec.model_validate(data)
-    sentence = explain(caught.value, "engine")
+    sentence = explain(caught.value, "engine", EngineSpec)
     assert sentence.startswith("engine: ")
     assert sentence.endswith(complaint)
     assert "\n" not in sentence

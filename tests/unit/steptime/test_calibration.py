@@ -11,7 +11,7 @@ import pytest
 from sarathi_plugin.config import ConfigError
 from sarathi_plugin.core import StepShape
 from sarathi_plugin.records import StepRecord
-from sarathi_plugin.steptime.calibration import assess, errors, report_text, write_report
+from sarathi_plugin.steptime.calibration import Errors, assess, errors, report_text, write_report
 from sarathi_plugin.steptime.fit import fit_profile
 from sarathi_plugin.steptime.machine import ProfileModel
 from tests.unit.steptime.machines import FACTS, profile, record, recorded, shapes
@@ -67,6 +67,16 @@ def test_a_bias_under_traffic_is_a_row_and_beyond_a_tenth_a_warning():
     everything = assess(TRUTH, given, traffic=[True] * 6)
     assert everything.traffic == {}
     assert "traffic" not in report_text(everything)
+
+
+def test_a_fit_that_does_not_hold_is_a_warning():
+    shape = StepShape(1, 1, 100)
+    parts = steps(*[(shape, 0.01)] * 4)
+    for mean_error, wanted in ((0.2, 0), (0.93, 1)):
+        off = Errors(4, 1.0, 1.0, mean_error, 0.0)
+        report = assess(profile(), parts, held_out=off)
+        assert len(report.warnings) == wanted
+        assert ("off by 93%" in report_text(report)) == bool(wanted)
 
 
 def test_steps_of_traffic_that_carried_nothing_are_left_out():

@@ -162,15 +162,15 @@ BAD = {
     ),
     "head without model": (
         [{"vllm_version": "0.32.0"}],
-        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+        "The recording does not say its model: record it again with this version.",
     ),
     "no head": (
         [{}],
-        "the head of the recording: Input should be a valid dictionary or instance of ModelFacts, got None.",
+        "A recording has no head: it is empty, or not whole; leave that file out, or record it again.",
     ),
     "model without layers": (
         [HEAD | {"model": {k: v for k, v in MODEL.items() if k != "layers"}}],
-        "the head of the recording: layers: Field required.",
+        "the head of the recording: layers: this key is missing.",
     ),
     "model of a later version": (
         [HEAD | {"model": MODEL | {"experts": 8}}],

@@ -179,7 +179,7 @@ def broken() -> bytes:
 VERSION = "is not a recording of this version: line 1: "
 DAMAGED = "is damaged in line 1, or not a recording: "
 BAD = {
-    "no gzip": (b"abc", "Not a gzipped file (b'ab')."),
+    "no gzip": (b"abc", "is not a recording: give a file of --sarathi-record."),
     "broken": (broken(), DAMAGED),
     "no JSON": (gzip.compress(b"step\n"), DAMAGED),
     "no text": (gzip.compress(b"\xff\n"), DAMAGED),

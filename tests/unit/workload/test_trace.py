@@ -90,7 +90,10 @@ def test_bad_traces(requests, lines, message):
     [
         (request("b", prompt=0), "0 prompt and 5 output tokens: each must be at least one"),
         (request("b", output=0), "10 prompt and 0 output tokens"),
-        (request("b", prompt=95, output=6), "needs 101 tokens .* more than the model length of 100"),
+        (
+            request("b", prompt=95, output=6),
+            "needs 101 tokens .* more than the model length of 100.*prompt_scale.*max_model_len",
+        ),
         (request("b", segments=(Segment(1, 9),)), "segments of 9 tokens for a prompt of 10"),
     ],
 )

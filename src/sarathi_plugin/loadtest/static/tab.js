@@ -90,7 +90,7 @@
     const { state } = doc;
     const of = state.requests ? ` of ${state.requests}` : "";
     $(".problem").textContent = doc.problem;
-    $(".how").textContent = `${state.sent}${of} requests sent, ${state.ended} ended, ${state.workers} worker(s)` +
+    $(".how").textContent = `${state.sent}${of} requests sent, ${state.ended} ended, ${state.workers} ${state.workers === 1 ? "worker" : "workers"}` +
       (state.running ? "." : "; nothing is running.") +
       doc.faults.map(([kind, count]) => ` ${count} ${kind}.`).join("");
     cards(doc.total);

@@ -158,8 +158,8 @@ def body(document: LiveDocument, style: str = "") -> list[RenderableType]:
     """Tables of classes, engines and requests."""
     errors = document.errors
     told = Text(
-        f"relegations {errors.relegations}   preemptions {errors.preemptions}   policy fallbacks "
-        f"{errors.policy_fallbacks}   plugin errors {errors.plugin_errors}   unknown class {errors.unknown_slo_class}",
+        f"relegations {errors.relegations}  preemptions {errors.preemptions}  fallbacks {errors.policy_fallbacks}  "
+        f"plugin errors {errors.plugin_errors}  unknown class {errors.unknown_slo_class}",
         style,
     )
     return [
@@ -174,8 +174,8 @@ def body(document: LiveDocument, style: str = "") -> list[RenderableType]:
     ]
 
 
-def _table(columns: str, style: str) -> Table:
-    table = Table(box=None, pad_edge=False, style=style, header_style="bold")
+def _table(columns: str, style: str, padding: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, padding, 0, 0), style=style, header_style="bold")
     for column in columns.split("|"):
         left = column.endswith("<")
         wraps = column == "step now<"
@@ -185,7 +185,9 @@ def _table(columns: str, style: str) -> Table:
 
 def class_table(classes: list[ClassLive], style: str) -> Table:
     """Fluidity and lateness by class."""
-    table = _table("class<|fluid 10s|+late|1min|5min|overdue|worst|late 1st|tok/s|failed", style)
+    table = _table(
+        "class<|fluid 10s|+late|1min|5min|overdue|worst|late 1st|tok/s|failed", style, 1
+    )  # fits 80 columns
     for c in classes:
         now, late = c.fluidity, c.overdue
         table.add_row(

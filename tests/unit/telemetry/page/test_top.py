@@ -58,6 +58,15 @@ def test_lines_fit_the_terminal(stalled: LiveDocument, width: int):
     assert "…" not in text
 
 
+def test_the_longest_of_our_classes_fits_eighty_columns(stalled: LiveDocument):
+    classes = [c.model_copy(update={"name": "interactive", "tokens_per_s": 1234.5}) for c in stalled.classes]
+    text = text_of(top.Answer(stalled.model_copy(update={"classes": classes})), width=80)
+    assert "late 1st" in text
+    assert "failed" in text
+    assert "…" not in text
+    assert "unknown class 0" in text
+
+
 def test_without_an_answer_old_figures_are_marked(stalled: LiveDocument):
     text = text_of(top.Answer(None, "No answer."), stalled)
     assert "NOT LIVE. No answer. What is below is from" in text
