@@ -53,7 +53,7 @@ BAD = {
     ),
     "curve that cannot be written, before anything is measured": (
         ("profile", "prefill", "http://127.0.0.1:1", "--out", "text.jsonl.gz/curve.json"),
-        "Cannot write text.jsonl.gz/curve.json: Not a directory",
+        "Cannot write text.jsonl.gz/curve.json: Not a directory; choose another --out.",
     ),
     "recording under a wrong name": (
         (*RECORD, "grid.json"),
