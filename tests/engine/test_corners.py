@@ -93,7 +93,7 @@ def test_a_session_is_measured_turn_by_turn(config_for: Callable[..., Any], asyn
     client.steps(5)
     engine.submit(engine.clock.ns, LONG, 5, "long")
     assert ttft_ms(engine, "long") <= 210
-    client.steps(10)
+    client.steps(30)  # what ended is told four times a second
     assert of_sessions(engine) == {"finished": before + 2 + 1}
     assert len(engine.trace.tokens["session"]) == 8
 

@@ -33,9 +33,8 @@ Answer = dict[str, Any] | Failed
 
 def attempt(task: tuple[Callable[[Job], Result], Job]) -> Result | ConfigError | ServerError:
     """The result of (work, job), or the failure it ends with: of many side by side one must not end the others."""
-    from sarathi_plugin.load.server import (
-        ServerError,
-    )  # it needs an extra, which the command's own checks do not
+    # Not at the top: it needs an extra, which the command's own checks do not.
+    from sarathi_plugin.load.server import ServerError
 
     work, job = task
     try:

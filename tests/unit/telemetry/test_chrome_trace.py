@@ -194,7 +194,7 @@ def make(path: Path, content: bytes) -> Path:
     ("content", "words"),
     [
         (None, ["No such file"]),
-        (b"plain text", ["Cannot read", "gzip"]),
+        (b"plain text", ["is not a recording", "--sarathi-record"]),
         (gzip.compress(b"not json\n"), ["not a recording"]),
         (gzip.compress(b'{"type": "odd"}\n'), ["not a recording", "odd"]),
         (gzip.compress(b'{"type": "head"}\n'), ["holds no step and no request"]),
