@@ -12,8 +12,8 @@ from sarathi_plugin.cli_evaluate import evaluate, report
 from sarathi_plugin.cli_load import loadtest
 from sarathi_plugin.cli_monitoring import dashboards, trace
 from sarathi_plugin.cli_profile import profile
-from sarathi_plugin.cli_search import RayAddress, Router, Workers, quiet_vllm
-from sarathi_plugin.guard import guard
+from sarathi_plugin.cli_search import RayAddress, Router, Workers
+from sarathi_plugin.guard import guard, quiet_vllm
 
 app = typer.Typer(
     name="sarathi",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sarathi_plugin.guard import guard
+from sarathi_plugin.guard import guard, quiet_vllm
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
     """Compare arms: tune baselines, run interleaved, check validity, report. The same command resumes."""
 
     def run() -> None:
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
+        quiet_vllm()
         from sarathi_plugin.evaluate import command
 
         cores = len(os.sched_getaffinity(0))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sarathi_plugin.guard import guard
+from sarathi_plugin.guard import guard, quiet_vllm
 
 Router = Annotated[str, typer.Option(help="round-robin, least-outstanding or kv-aware.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores when unset.")]
@@ -114,8 +113,3 @@ def search(
 def say(text: str) -> None:
     """Progress, beside the answer."""
     typer.echo(text, err=True)
-
-
-def quiet_vllm() -> None:
-    """Before vLLM is imported: its start-up lines are about a server, and here is none. The user's own level wins."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

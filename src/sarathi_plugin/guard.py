@@ -1,7 +1,9 @@
-"""How every command ends: bad input is one sentence on stderr and an exit code."""
+"""What every command does at its edges: bad input is one sentence on stderr and an exit code; vLLM keeps quiet."""
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -41,3 +43,9 @@ def warn(sentence: str) -> None:
 def _fail(sentence: str, code: int) -> None:
     warn(sentence)
     raise typer.Exit(code)
+
+
+def quiet_vllm() -> None:
+    """Before vLLM is imported: its start-up lines are about a server, and here is none. The user's own level wins."""
+    if os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR") == "ERROR":
+        logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)  # before vLLM's level holds
